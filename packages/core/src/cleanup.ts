@@ -6,7 +6,7 @@
  * I3. Failures are joined in one `AggregateError`; nothing is swallowed.
  */
 
-type Step = () => void | Promise<void>
+type Step = () => unknown
 
 export class Cleanup implements AsyncDisposable {
   #steps: Step[] = []
@@ -18,7 +18,9 @@ export class Cleanup implements AsyncDisposable {
       this.#steps.push(step)
       return
     }
-    this.#running = this.#running.then(() => step())
+    this.#running = this.#running.then(async () => {
+      await step()
+    })
   }
 
   /** Takes over a disposable and returns it. */
