@@ -42,23 +42,25 @@ export class DebianPrefix {
   }
 
   /**
-   * Packages and the libraries they need, downloaded and verified but not unpacked.
+   * Packages and the libraries they need; those that `wanted` lets through are downloaded and verified.
    * @param {readonly string[]} names
+   * @param {(item: import('./debian-control.mjs').DebPackage) => boolean} [wanted]
+   * @returns {Promise<{ packages: import('./debian-control.mjs').DebPackage[], files: Map<string, string> }>}
    */
-  async fetch(names) {
+  async fetch(names, wanted = () => true) {
     const apt = await this.apt()
     try {
-      return await this.#resolve(apt, names)
+      return await this.#resolve(apt, names, wanted)
     } catch {
       // Most often the mirror moved on since the index was fetched. With a fresh index the error is the real one.
       await apt.update()
-      return this.#resolve(apt, names)
+      return this.#resolve(apt, names, wanted)
     }
   }
 
-  async #resolve(apt, names) {
+  async #resolve(apt, names, wanted) {
     const packages = await libraryClosure(names, (level) => apt.show(level))
-    return { packages, files: await this.#download(apt, packages) }
+    return { packages, files: await this.#download(apt, packages.filter(wanted)) }
   }
 
   /**
@@ -67,13 +69,13 @@ export class DebianPrefix {
    */
   install(names) {
     return this.#serial(async () => {
-      const { packages, files } = await this.fetch(names)
-      mkdirSync(this.root, { recursive: true })
       const record = this.#record()
-      for (const item of packages) {
-        if (record[item.name] === item.version) continue
-        await run('dpkg-deb', ['-x', files.get(item.name), this.root])
-        record[item.name] = item.version
+      const { packages, files } = await this.fetch(names, (item) => record[item.name] !== item.version)
+      mkdirSync(this.root, { recursive: true })
+      for (const [name, file] of files) {
+        await run('dpkg-deb', ['-x', file, this.root])
+        record[name] = packages.find((item) => item.name === name).version
+        rmSync(file) // unpacked; keeping it would double the size of the tools directory
       }
       writeFileSync(this.#recordFile(), JSON.stringify(record, null, 1))
       return { packages }

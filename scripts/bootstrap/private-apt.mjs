@@ -35,7 +35,9 @@ export async function openApt({ suite, dir, mirror }) {
   }
   const env = { ...process.env, APT_CONFIG: await writeConfig({ suite, dir, mirror }), LC_ALL: 'C.UTF-8' }
   const stamp = join(dir, 'updated')
+  const shown = new Map()
   const update = async () => {
+    shown.clear()
     await run('apt-get', ['update', '-q'], { env, timeoutMs: UPDATE_TIMEOUT_MS })
     writeFileSync(stamp, '')
   }
@@ -47,14 +49,20 @@ export async function openApt({ suite, dir, mirror }) {
     update,
     /** Candidate versions of the named packages; names the suite does not have are left out. */
     async show(names) {
-      const { stdout } = await run('apt-cache', ['show', '--no-all-versions', ...names], { env, check: false })
-      return parsePackages(stdout)
+      const unknown = names.filter((name) => !shown.has(name))
+      if (unknown.length > 0) {
+        for (const name of unknown) shown.set(name, undefined)
+        const { stdout } = await run('apt-cache', ['show', '--no-all-versions', ...unknown], { env, check: false })
+        for (const item of parsePackages(stdout)) shown.set(item.name, item)
+      }
+      return names.map((name) => shown.get(name)).filter((item) => item !== undefined)
     },
     /**
      * Downloads one exact version of each package; apt checks the hash of each.
      * @returns {Promise<Map<string, string>>} package name → .deb file
      */
     async download(packages) {
+      if (packages.length === 0) return new Map()
       const cache = join(dir, 'debs')
       mkdirSync(cache, { recursive: true })
       const missing = packages.filter((item) => !existsSync(debFile(cache, item)))
@@ -97,6 +105,7 @@ async function writeConfig({ suite, dir, mirror }) {
     `APT::Sandbox::User "root";`,
     'Acquire::Languages "none";',
     'Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";',
+    'Acquire::GzipIndexes "true";',
     'Acquire::Retries "3";',
   ]
   const file = join(dir, 'apt.conf')

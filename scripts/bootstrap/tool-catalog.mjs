@@ -10,7 +10,8 @@
  * @property {Candidate[]} from Tried in order; the first that passes its proof is used.
  * @property {boolean} [preferHost] Use the host's own program when it has one.
  * @property {string[]} [versionArgs] How to ask for the version; the package version is used when absent.
- * @property {Record<string, string>} [env] Set by a wrapper; `{root}` is the prefix.
+ * @property {'xtables' | 'legacy-cgroups'} [wrapper] See tool-wrapper.mjs.
+ * @property {'runsc-root-netns'} [patch] See tool-patch.mjs.
  * @property {'bundle' | 'criu-check'} [proof] `bundle`: must really run a busybox container on this host; `criu-check`: CRIU's own check.
  * @property {string} lost What does not work without it.
  */
@@ -35,11 +36,14 @@ export const TOOLS = [
     from: from('runsc', 'usr/bin/runsc', ['sid', 'trixie', 'bookworm-backports']),
     versionArgs: ['--version'],
     proof: 'bundle',
+    patch: 'runsc-root-netns',
     lost: 'the gVisor runtime (the strongest isolation without KVM)',
   },
   {
     name: 'crun',
-    from: from('crun', 'usr/bin/crun', ['sid', 'trixie']), // bookworm's 1.8.1 refuses hybrid cgroups
+    // bookworm's 1.8.1 is too old for the wrapper's cgroup layout; libcriu2 is opened at run time
+    from: from(['crun', 'libcriu2'], 'usr/bin/crun', ['sid', 'trixie']),
+    wrapper: 'legacy-cgroups',
     versionArgs: ['--version'],
     proof: 'bundle',
     lost: 'the crun runtime',
@@ -56,17 +60,18 @@ export const TOOLS = [
     versionArgs: ['-V'],
     lost: 'network policy "egress"',
   },
-  ...['iptables', 'ip6tables', 'iptables-save', 'iptables-restore'].map((name) => ({
+  // Docker's bridges use the first two, CRIU's network lock the -restore and -save forms.
+  ...['iptables', 'ip6tables', 'iptables-save', 'iptables-restore', 'ip6tables-save', 'ip6tables-restore'].map((name) => ({
     name,
     from: from('iptables', `usr/sbin/${name.replace(/^(ip6?tables)/, '$1-nft')}`),
     preferHost: true,
-    env: { XTABLES_LIBDIR: '{root}/usr/lib/{multiarch}/xtables' },
+    wrapper: 'xtables',
     ...(name.includes('-') ? {} : { versionArgs: ['--version'] }),
-    lost: 'bridge networking of a Docker Engine started by this project',
+    lost: 'bridge networking of a Docker Engine started by this project, and checkpoints of sandboxes with a network namespace',
   })),
   {
     name: 'criu',
-    // bookworm's 3.17 fails on kernels ≥ 6.x (vDSO bounds)
+    // bookworm's 3.17 fails on newer kernels (vDSO bounds)
     from: from('criu', 'usr/sbin/criu', ['sid', 'trixie']),
     versionArgs: ['--version'],
     proof: 'criu-check',

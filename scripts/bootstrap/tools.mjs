@@ -7,7 +7,7 @@
  *   node scripts/bootstrap/tools.mjs [name …] [--refresh] [--json]
  */
 import { createHash } from 'node:crypto'
-import { chmodSync, existsSync, lstatSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { existsSync, lstatSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join, sep } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { DebianPrefix, sha256 } from './debian-prefix.mjs'
@@ -18,13 +18,14 @@ import { BootstrapError, run, which } from './process.mjs'
 import { progress } from './progress.mjs'
 import { proveCriu, proveRuntime } from './proof.mjs'
 import { cveNotes, TOOLS } from './tool-catalog.mjs'
+import { patchTool } from './tool-patch.mjs'
+import { linkTool } from './tool-wrapper.mjs'
 
 const MANIFEST_FORMAT = 1
-const MULTIARCH = { x64: 'x86_64-linux-gnu', arm64: 'aarch64-linux-gnu' }
 
 /**
  * @typedef {{ name: string, version: string, path: string, source: string, realPath: string,
- *   sha256: string, sizeBytes: number, mtimeMs: number, catalog: string, proof?: string, cveNotes?: string[] }} ToolRecord
+ *   sha256: string, sizeBytes: number, mtimeMs: number, catalog: string, proof?: string, patch?: string, cveNotes?: string[] }} ToolRecord
  * @typedef {{ name: string, reason: string, lost: string, hint?: string }} MissingTool
  * @typedef {{ format: number, tools: ToolRecord[], missing: MissingTool[] }} ToolsManifest
  */
@@ -131,20 +132,21 @@ async function fetchOne(spec, prefix) {
 async function fetchCandidate(spec, candidate, prefix) {
   const { packages } = await prefix.install(['patchelf', ...candidate.packages])
   const real = await prefix.adopt(candidate.path)
+  const patch = spec.patch ? await patchTool(real, spec.patch) : undefined
   const version = packages.find(({ name }) => name === candidate.packages[0]).version
-  const path = link(spec, real, prefix.root)
-  return record(spec, { path, real, version, source: `debian ${candidate.suite} ${candidate.packages[0]}` })
+  const path = linkTool({ binDir: BIN_DIR, name: spec.name, real, root: prefix.root, wrapper: spec.wrapper })
+  return record(spec, { path, real, version, patch, source: `debian ${candidate.suite} ${candidate.packages[0]}` })
 }
 
 async function adoptHost(spec, host) {
-  const path = link({ ...spec, env: undefined }, host, '/')
+  const path = linkTool({ binDir: BIN_DIR, name: spec.name, real: host, root: '/' })
   const { stdout, stderr } = await run(path, spec.versionArgs ?? ['--version'], { check: false })
   const version = /\d+(\.\d+)+\S*/.exec(stdout || stderr)?.[0] ?? 'unknown'
   progress('tools', `${spec.name} ${version} (the host's ${host})`)
-  return record({ ...spec, versionArgs: undefined }, { path, real: host, version, source: `host ${host}` })
+  return record(spec, { path, real: host, version, source: `host ${host}` })
 }
 
-async function record(spec, { path, real, version, source }) {
+async function record(spec, { path, real, version, patch, source }) {
   const env = { ...process.env, PATH: pathWithTools() }
   if (spec.versionArgs) await run(path, spec.versionArgs, { env, timeoutMs: 20_000 })
   const proof = await prove(spec, path, env)
@@ -156,6 +158,7 @@ async function record(spec, { path, real, version, source }) {
     path,
     source,
     ...(notes ? { cveNotes: notes } : {}),
+    ...(patch ? { patch } : {}),
     ...(proof ? { proof } : {}),
     realPath: real,
     sha256: sha256(real),
@@ -170,27 +173,6 @@ async function prove(spec, file, env) {
   if (process.getuid() !== 0) return 'not proved: needs root'
   if (spec.proof === 'criu-check') return proveCriu({ file, env })
   return proveRuntime({ name: spec.name, file, busybox: join(BIN_DIR, 'busybox'), env })
-}
-
-/** A symlink where the program needs no environment, else a two-line wrapper that execs it. */
-function link(spec, real, root) {
-  const path = join(BIN_DIR, spec.name)
-  const next = `${path}.new`
-  rmSync(next, { force: true })
-  if (spec.env) {
-    const fill = (value) => value.replace('{root}', root).replace('{multiarch}', MULTIARCH[process.arch])
-    const exports = Object.entries(spec.env).map(([key, value]) => `${key}=${quote(fill(value))}`)
-    writeFileSync(next, `#!/bin/sh\n${exports.join(' ')} exec ${quote(real)} "$@"\n`)
-    chmodSync(next, 0o755)
-  } else {
-    symlinkSync(real, next)
-  }
-  renameSync(next, path)
-  return path
-}
-
-function quote(text) {
-  return `'${text.replaceAll("'", `'\\''`)}'`
 }
 
 function isCurrent(manifest, spec) {

@@ -1,0 +1,125 @@
+/**
+ * Names and host resources of the project's own Docker Engine. Everything is
+ * derived from the tools directory, so two checkouts never meet, and each
+ * resource can be found and counted again after a crash.
+ */
+import { createHash } from 'node:crypto'
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { startTime } from './lock.mjs'
+import { pathWithTools, TOOLS_DIR } from './paths.mjs'
+import { run } from './process.mjs'
+
+const TAG = createHash('sha256').update(TOOLS_DIR).digest('hex').slice(0, 6)
+
+/** Unix socket paths end at 108 bytes and a checkout may lie deep, so sockets live in /run. */
+const RUN_DIR = `/run/faas-docker-${TAG}`
+
+export const DOCKER = {
+  bridge: `faasdk-${TAG}`, // interface names end at 15 characters
+  runDir: RUN_DIR,
+  socket: join(RUN_DIR, 'docker.sock'),
+  pidFile: join(RUN_DIR, 'dockerd.pid'),
+  execRoot: join(RUN_DIR, 'exec'),
+  dataRoot: join(TOOLS_DIR, 'docker', 'data'),
+  config: join(TOOLS_DIR, 'docker', 'daemon.json'),
+  log: join(TOOLS_DIR, 'docker', 'dockerd.log'),
+  state: join(TOOLS_DIR, 'docker', 'state.json'),
+}
+
+/**
+ * @typedef {{ pid: number, startTime: string, ipForwardBefore: string }} EngineState
+ * @returns {EngineState | undefined} The engine this project started last, whether or not it still lives.
+ */
+export function readState() {
+  return existsSync(DOCKER.state) ? JSON.parse(readFileSync(DOCKER.state, 'utf8')) : undefined
+}
+
+/** True only for the very process that was started: pids are reused. */
+export function isAlive(state) {
+  return state !== undefined && startTime(state.pid) === state.startTime
+}
+
+/** @returns {Promise<{ processes: number[], mounts: string[], bridge: boolean, runDir: boolean, chains: string[] }>} */
+export async function countLeftovers() {
+  return {
+    processes: engineProcesses(),
+    mounts: engineMounts(),
+    bridge: existsSync(`/sys/class/net/${DOCKER.bridge}`),
+    runDir: existsSync(DOCKER.runDir),
+    chains: await dockerChains(),
+  }
+}
+
+/** containerd and shims name our exec root on their command line; nothing else does. */
+export function engineProcesses() {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
+    .filter((pid) => commandLine(pid).some((arg) => arg === DOCKER.config || arg.startsWith(`${DOCKER.execRoot}/`)))
+    .map(Number)
+}
+
+/** Mount points below our directories, deepest first. */
+export function engineMounts() {
+  const roots = [DOCKER.runDir, DOCKER.dataRoot]
+  return readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .map((line) => line.split(' ')[4])
+    .filter((point) => point && roots.some((root) => point === root || point.startsWith(`${root}/`)))
+    .map((point) => point.replace(/\\040/g, ' '))
+    .sort((a, b) => b.length - a.length)
+}
+
+/** Docker leaves its chains in place when it ends. Listed as `table chain`. */
+export async function dockerChains() {
+  const env = { ...process.env, PATH: pathWithTools() }
+  const { code, stdout } = await run('iptables-save', [], { env, check: false })
+  if (code !== 0) return []
+  const chains = []
+  let table = ''
+  for (const line of stdout.split('\n')) {
+    if (line.startsWith('*')) table = line.slice(1)
+    const chain = /^:(DOCKER\S*)/.exec(line)?.[1]
+    if (chain) chains.push(`${table} ${chain}`)
+  }
+  return chains
+}
+
+/** Removes every rule that names one of Docker's chains or our bridge, then the chains. */
+export async function removeFirewallRules() {
+  const env = { ...process.env, PATH: pathWithTools() }
+  const { code, stdout } = await run('iptables-save', [], { env, check: false })
+  if (code !== 0) return
+  let table = ''
+  for (const line of stdout.split('\n')) {
+    if (line.startsWith('*')) table = line.slice(1)
+    if (!line.startsWith('-A ') || !(line.includes('DOCKER') || line.includes(DOCKER.bridge))) continue
+    await run('iptables', ['-t', table, '-D', ...splitRule(line.slice(3))], { env })
+  }
+  for (const entry of await dockerChains()) {
+    const [tableName, chain] = entry.split(' ')
+    await run('iptables', ['-t', tableName, '-F', chain], { env })
+  }
+  for (const entry of await dockerChains()) {
+    const [tableName, chain] = entry.split(' ')
+    await run('iptables', ['-t', tableName, '-X', chain], { env })
+  }
+}
+
+export function removeRunDir() {
+  rmSync(DOCKER.runDir, { recursive: true, force: true })
+}
+
+/** iptables-save quotes only what holds spaces. */
+function splitRule(text) {
+  return [...text.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/g)].map((match) => match[1] ?? match[2])
+}
+
+function commandLine(pid) {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')
+  } catch (cause) {
+    if (cause.code === 'ENOENT' || cause.code === 'ESRCH') return [] // it ended while we looked
+    throw cause
+  }
+}
