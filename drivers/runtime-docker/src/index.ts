@@ -1,0 +1,1 @@
+export { DockerImages, type DockerImagesOptions, type RegistryCredentials } from './docker-images.js'
