@@ -141,16 +141,19 @@ pub struct FrameReader {
     failed: Option<ProtocolError>,
 }
 
-impl Default for FrameReader {
-    fn default() -> FrameReader {
-        FrameReader::new()
-    }
-}
-
 impl FrameReader {
     pub fn new() -> FrameReader {
+        FrameReader::over(vec![0; 2 * (HEADER_LEN + MAX_PAYLOAD)].into_boxed_slice())
+    }
+
+    /// A stand-in that holds nothing, while the real one is borrowed.
+    pub fn placeholder() -> FrameReader {
+        FrameReader::over(Box::default())
+    }
+
+    fn over(buf: Box<[u8]>) -> FrameReader {
         FrameReader {
-            buf: vec![0; 2 * (HEADER_LEN + MAX_PAYLOAD)].into_boxed_slice(),
+            buf,
             start: 0,
             end: 0,
             assembly: Vec::new(),

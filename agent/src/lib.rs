@@ -2,6 +2,7 @@
 //!
 //! `docs/agent-protocol.md` is the specification; names here follow it.
 
+pub mod agent;
 pub mod cgroup;
 pub mod fields;
 pub mod frame;
