@@ -1,6 +1,27 @@
 //! Host-side helper. Its commands live in `src/hostkit/`.
 
+// The modules below name the crate's kernel calls as `crate::sys`.
+use faas_agent::sys;
+
+#[path = "../hostkit/mod.rs"]
+mod hostkit;
+
 fn main() {
-    eprintln!("usage: faas-hostkit <command> [args]");
-    std::process::exit(2);
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    let code = match args.first().and_then(|arg| arg.to_str()) {
+        Some("serve") if args.len() == 1 => match hostkit::serve::run() {
+            Ok(()) => 0,
+            Err(err) => {
+                eprintln!("faas-hostkit: {err}");
+                1
+            }
+        },
+        Some("unpack") => hostkit::unpack::command(&args[1..]),
+        Some("locks") => hostkit::locks::command(&args[1..]),
+        _ => {
+            eprintln!("usage: faas-hostkit serve | unpack … | locks …");
+            2
+        }
+    };
+    std::process::exit(code);
 }

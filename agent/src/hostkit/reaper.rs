@@ -102,11 +102,6 @@ impl Reaper {
         }
     }
 
-    /// Nobody will ask for this child any more.
-    pub fn forget(&self, pid: i32) {
-        self.lock().awaited.remove(&pid);
-    }
-
     /// Reports the end of `pid` as an event; at once when it already ended since the mark was taken.
     pub fn watch(&self, pid: i32, output: &Output) {
         let mut table = self.lock();
@@ -121,11 +116,6 @@ impl Reaper {
 
     pub fn unwatch(&self, pid: i32) {
         self.lock().watched.remove(&pid);
-    }
-
-    /// Drops an old record of a pid that is about to be used anew.
-    pub fn clear(&self, pid: i32) {
-        self.lock().unclaimed.retain(|(ended, _)| *ended != pid);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Table> {

@@ -17,7 +17,6 @@ pub const ETIMEDOUT: i32 = 110;
 
 pub const O_RDONLY: c_int = 0;
 pub const O_WRONLY: c_int = 1;
-pub const O_RDWR: c_int = 2;
 pub const O_CREAT: c_int = 0o100;
 pub const O_TRUNC: c_int = 0o1000;
 pub const O_NONBLOCK: c_int = 0o4000;
@@ -45,7 +44,6 @@ pub const CLONE_NEWNS: c_int = 0x0002_0000;
 pub const CLONE_NEWUSER: c_int = 0x1000_0000;
 pub const CLONE_NEWNET: c_int = 0x4000_0000;
 
-pub const MS_NOSUID: c_ulong = 2;
 pub const MS_NODEV: c_ulong = 4;
 pub const MS_REC: c_ulong = 0x4000;
 pub const MS_PRIVATE: c_ulong = 0x4_0000;
@@ -75,7 +73,6 @@ pub struct PollFd {
     pub revents: i16,
 }
 pub const POLLIN: i16 = 1;
-pub const POLLOUT: i16 = 4;
 
 pub type SigSet = [u64; 16];
 
@@ -94,7 +91,6 @@ pub struct Stat {
     pub ino: u64,
     pub mode: u32,
     pub nlink: u64,
-    pub size: u64,
     pub blocks: u64,
 }
 
@@ -114,7 +110,6 @@ pub mod c {
         pub fn write(fd: c_int, buf: *const c_void, len: usize) -> isize;
         pub fn unlinkat(dir: c_int, path: *const c_char, flags: c_int) -> c_int;
         pub fn mkdirat(dir: c_int, path: *const c_char, mode: c_uint) -> c_int;
-        pub fn fchmod(fd: c_int, mode: c_uint) -> c_int;
         pub fn unshare(flags: c_int) -> c_int;
         pub fn setns(fd: c_int, kind: c_int) -> c_int;
         pub fn mount(
@@ -181,10 +176,6 @@ pub fn mkdir_at(dir: RawFd, path: &CStr, mode: u32) -> io::Result<()> {
     check(unsafe { c::mkdirat(dir, path.as_ptr(), mode as c_uint) }).map(drop)
 }
 
-pub fn fchmod(fd: RawFd, mode: u32) -> io::Result<()> {
-    check(unsafe { c::fchmod(fd, mode as c_uint) }).map(drop)
-}
-
 /// `stat` of an entry itself, never of a link's target. An empty path means `dir` itself.
 pub fn stat_at(dir: RawFd, path: &CStr) -> io::Result<Stat> {
     // statx has one layout on every architecture, unlike `struct stat`.
@@ -202,7 +193,6 @@ pub fn stat_at(dir: RawFd, path: &CStr) -> io::Result<Stat> {
         nlink: u32_at(16).into(),
         mode: u16::from_ne_bytes([raw.0[28], raw.0[29]]).into(),
         ino: u64_at(32),
-        size: u64_at(40),
         blocks: u64_at(48),
         dev: u64::from(u32_at(136)) << 32 | u64::from(u32_at(140)),
     })
