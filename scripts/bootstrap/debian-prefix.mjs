@@ -12,12 +12,13 @@
  *  I2  A patched program finds every library inside the prefix; one that would take a host library is refused.
  */
 import { createHash } from 'node:crypto'
-import { chmodSync, existsSync, mkdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, realpathSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import { libraryClosure } from './debian-control.mjs'
 import { readElf } from './elf.mjs'
 import { openApt } from './private-apt.mjs'
 import { BootstrapError, run } from './process.mjs'
+import { progress } from './progress.mjs'
 
 const MULTIARCH = { x64: 'x86_64-linux-gnu', arm64: 'aarch64-linux-gnu' }
 const LOADER = { x64: 'ld-linux-x86-64.so.2', arm64: 'ld-linux-aarch64.so.1' }
@@ -84,6 +85,10 @@ export class DebianPrefix {
 
   /**
    * Makes a program of the prefix independent of the host's libraries.
+   *
+   * patchelf can not rewrite every non-PIE Go program (it then makes segments
+   * overlap). Such a program stays as it is if the host's own libraries
+   * satisfy it, which for a libc-only program they nearly always do.
    * @param {string} path Relative to the prefix.
    * @returns {Promise<string>} Absolute path of the runnable file.
    */
@@ -94,19 +99,30 @@ export class DebianPrefix {
       const elf = readElf(file)
       if (!elf?.interpreter) return join(this.root, path) // a script or a static program needs nothing
       const loader = this.#loader()
-      if (elf.interpreter !== loader) await this.#patch(file, loader)
-      await this.#assertClosed(file, loader)
+      if (elf.interpreter === loader) await this.#assertClosed(file, loader)
+      else await this.#patch(file, loader, elf.interpreter)
       return join(this.root, path)
     })
   }
 
-  async #patch(file, loader) {
+  async #patch(file, loader, hostLoader) {
     const patchelf = join(this.root, 'usr/bin/patchelf')
     if (!existsSync(patchelf)) throw new BootstrapError(`patchelf is not in the ${this.suite} prefix`)
     const libraries = this.libDirs.join(':')
+    const next = `${file}.patched`
+    copyFileSync(file, next)
     // DT_RPATH, not DT_RUNPATH: it must also serve the libraries' own dependencies and dlopen.
-    const args = ['--set-interpreter', loader, '--force-rpath', '--set-rpath', libraries, file]
-    await run(loader, ['--library-path', libraries, patchelf, ...args])
+    const args = ['--set-interpreter', loader, '--force-rpath', '--set-rpath', libraries, next]
+    try {
+      await run(loader, ['--library-path', libraries, patchelf, ...args])
+      await this.#assertClosed(next, loader)
+      renameSync(next, file)
+    } catch (cause) {
+      rmSync(next, { force: true })
+      const { code, stdout } = await run(hostLoader, ['--list', file], { check: false })
+      if (code !== 0 || stdout.includes('not found')) throw cause
+      progress('tools', `${basename(file)} can not be patched; the libraries of this host satisfy it`)
+    }
   }
 
   async #assertClosed(file, loader) {

@@ -4,8 +4,8 @@
  * resource can be found and counted again after a crash.
  */
 import { createHash } from 'node:crypto'
-import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync, lstatSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import { startTime } from './lock.mjs'
 import { pathWithTools, TOOLS_DIR } from './paths.mjs'
 import { run } from './process.mjs'
@@ -28,7 +28,7 @@ export const DOCKER = {
 }
 
 /**
- * @typedef {{ pid: number, startTime: string, ipForwardBefore: string }} EngineState
+ * @typedef {{ pid: number, startTime: string }} EngineState
  * @returns {EngineState | undefined} The engine this project started last, whether or not it still lives.
  */
 export function readState() {
@@ -85,25 +85,49 @@ export async function dockerChains() {
   return chains
 }
 
-/** Removes every rule that names one of Docker's chains or our bridge, then the chains. */
+/**
+ * Removes the rules for our bridge, and Docker's own chains unless another
+ * engine on this host still needs them.
+ */
 export async function removeFirewallRules() {
   const env = { ...process.env, PATH: pathWithTools() }
   const { code, stdout } = await run('iptables-save', [], { env, check: false })
   if (code !== 0) return
+  const shared = otherEngineRuns()
+  const ours = (line) => line.includes(DOCKER.bridge) || (!shared && line.includes('DOCKER'))
   let table = ''
   for (const line of stdout.split('\n')) {
     if (line.startsWith('*')) table = line.slice(1)
-    if (!line.startsWith('-A ') || !(line.includes('DOCKER') || line.includes(DOCKER.bridge))) continue
-    await run('iptables', ['-t', table, '-D', ...splitRule(line.slice(3))], { env })
+    if (line.startsWith('-A ') && ours(line)) await run('iptables', ['-t', table, '-D', ...splitRule(line.slice(3))], { env })
   }
-  for (const entry of await dockerChains()) {
-    const [tableName, chain] = entry.split(' ')
-    await run('iptables', ['-t', tableName, '-F', chain], { env })
+  if (shared) return
+  // First empty, then delete: chains refer to each other.
+  for (const operation of ['-F', '-X']) {
+    for (const entry of await dockerChains()) {
+      const [tableName, chain] = entry.split(' ')
+      await run('iptables', ['-t', tableName, operation, chain], { env })
+    }
   }
-  for (const entry of await dockerChains()) {
-    const [tableName, chain] = entry.split(' ')
-    await run('iptables', ['-t', tableName, '-X', chain], { env })
+}
+
+/**
+ * Shims leave their sockets under containerd's fixed directory when they are
+ * killed. Only sockets that nobody listens on are removed.
+ */
+export function removeDeadShimSockets(dir = '/run/containerd/s') {
+  if (!existsSync(dir)) return
+  const alive = readFileSync('/proc/net/unix', 'utf8')
+  for (const name of readdirSync(dir)) {
+    const path = join(dir, name)
+    if (!alive.includes(path) && lstatSync(path).isSocket()) rmSync(path)
   }
+}
+
+function otherEngineRuns() {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(commandLine)
+    .some((args) => basename(args[0] ?? '') === 'dockerd' && !args.includes(DOCKER.config))
 }
 
 export function removeRunDir() {

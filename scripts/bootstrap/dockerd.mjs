@@ -14,7 +14,7 @@ import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, write
 import { setTimeout as delay } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { engineVersion } from './docker-api.mjs'
-import { countLeftovers, DOCKER, engineMounts, engineProcesses, isAlive, readState, removeFirewallRules, removeRunDir } from './docker-state.mjs'
+import { countLeftovers, DOCKER, engineMounts, engineProcesses, isAlive, readState, removeDeadShimSockets, removeFirewallRules, removeRunDir } from './docker-state.mjs'
 import { startTime, withLock } from './lock.mjs'
 import { BIN_DIR, pathWithTools, TOOLS_DIR } from './paths.mjs'
 import { BootstrapError, run, which } from './process.mjs'
@@ -74,7 +74,8 @@ export async function findEngine() {
 async function startEngine() {
   mkdirSync(DOCKER.dataRoot, { recursive: true })
   mkdirSync(DOCKER.execRoot, { recursive: true, mode: 0o711 })
-  const ipForwardBefore = readFileSync('/proc/sys/net/ipv4/ip_forward', 'utf8').trim()
+  // Docker turns the host's FORWARD policy to DROP, for every bridge, only where it had to enable forwarding itself.
+  writeFileSync('/proc/sys/net/ipv4/ip_forward', '1')
   await createBridge()
   writeFileSync(DOCKER.config, JSON.stringify(daemonConfig(), null, 2) + '\n')
 
@@ -87,7 +88,7 @@ async function startEngine() {
   child.on('exit', (code, signal) => (ended = `ended with ${signal ?? code}`))
   child.unref()
   if (child.pid) {
-    writeFileSync(DOCKER.state, JSON.stringify({ pid: child.pid, startTime: startTime(child.pid), ipForwardBefore }))
+    writeFileSync(DOCKER.state, JSON.stringify({ pid: child.pid, startTime: startTime(child.pid) }))
   }
 
   const deadline = Date.now() + START_DEADLINE_MS
@@ -123,8 +124,6 @@ function daemonConfig() {
     'init-path': `${BIN_DIR}/docker-init`,
     'log-driver': 'json-file',
     'log-opts': { 'max-size': '10m', 'max-file': '1' },
-    // Docker would turn the host's FORWARD policy to DROP, which would cut off every other bridge.
-    'ip-forward-no-drop': true,
     ip6tables: false,
     'shutdown-timeout': 5,
     runtimes,
@@ -156,6 +155,7 @@ async function reclaim() {
   const env = engineEnvironment()
   if (existsSync(`/sys/class/net/${DOCKER.bridge}`)) await run('ip', ['link', 'delete', DOCKER.bridge], { env })
   if (state && which('iptables', pathWithTools())) await removeFirewallRules()
+  if (state) removeDeadShimSockets()
   rmSync(DOCKER.state, { force: true })
   removeRunDir()
 }

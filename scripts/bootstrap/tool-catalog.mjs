@@ -16,10 +16,13 @@
  * @property {string} lost What does not work without it.
  */
 
+/** Newest first: fixes for known escapes arrive there first. */
 const SUITES = ['sid', 'trixie', 'bookworm']
 
 const from = (packages, path, suites = SUITES) =>
   suites.map((suite) => ({ suite, packages: [packages].flat(), path }))
+
+const ENGINE_LOST = 'a Docker Engine started by this project (an engine of the host still works)'
 
 /** @type {ToolSpec[]} */
 export const TOOLS = [
@@ -77,18 +80,28 @@ export const TOOLS = [
     proof: 'criu-check',
     lost: 'memory checkpoints and forks on runc, crun and docker',
   },
+  // trixie's 26.1 gets security updates and restores checkpoints; sid's 28.5 can not restore one into a
+  // network namespace of its own ("bind-mount /proc/0/ns/net").
   ...[
     ['dockerd', 'docker.io', 'usr/sbin/dockerd'],
     ['docker-proxy', 'docker.io', 'usr/sbin/docker-proxy'],
     ['containerd', 'containerd', 'usr/bin/containerd'],
     ['containerd-shim-runc-v2', 'containerd', 'usr/bin/containerd-shim-runc-v2'],
-    ['docker-init', 'tini-static', 'usr/bin/tini-static'],
   ].map(([name, pkg, path]) => ({
     name,
-    from: from(pkg, path, ['sid', 'trixie']),
+    from: from(pkg, path, ['trixie', 'sid']),
     ...(['dockerd', 'containerd'].includes(name) ? { versionArgs: ['--version'] } : {}),
-    lost: 'a Docker Engine started by this project (an engine of the host still works)',
+    lost: ENGINE_LOST,
   })),
+  {
+    name: 'docker-init',
+    from: [
+      { suite: 'trixie', packages: ['tini'], path: 'usr/bin/tini-static' },
+      { suite: 'sid', packages: ['tini-static'], path: 'usr/bin/tini-static' },
+    ],
+    versionArgs: ['--version'],
+    lost: ENGINE_LOST,
+  },
   {
     name: 'docker-registry',
     from: from('docker-registry', 'usr/bin/docker-registry'),
