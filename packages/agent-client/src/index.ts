@@ -1,0 +1,6 @@
+export { AgentClient } from './agent-client.js'
+export type { AgentHealth, AgentInfo, CallOptions, ConnectOptions } from './agent-client.js'
+export { AgentExec } from './agent-exec.js'
+export type { AgentExecExit } from './agent-exec.js'
+export type { ExecOptions, ResourceLimit } from './exec-request.js'
+export type { AgentStream } from './transport.js'
