@@ -27,6 +27,8 @@ export const ERROR_CODES = {
   'request/unsupported-media-type': { kind: 'invalid_argument', doc: 'The request body must be sent as `application/json`.' },
   'request/too-large': { kind: 'too_large', doc: 'The request body is larger than `FAAS_MAX_BODY_BYTES`.' },
   'request/unknown-route': { kind: 'not_found', doc: 'No such path, or no such method on this path.' },
+  'request/origin-refused': { kind: 'permission_denied', doc: 'The request comes from a web page whose origin `FAAS_CORS_ORIGINS` does not list.' },
+  'request/host-refused': { kind: 'permission_denied', doc: 'The `Host` header names neither loopback nor a host of `FAAS_ALLOWED_HOSTS`; a gateway without keys answers nobody else (DNS rebinding).' },
   'request/idempotency-conflict': { kind: 'conflict', doc: 'The idempotency key was used before with another request body.' },
   'auth/missing-key': { kind: 'unauthenticated', doc: 'This gateway demands an API key and none was sent.' },
   'auth/invalid-key': { kind: 'unauthenticated', doc: 'The API key is unknown, expired or revoked.' },
