@@ -111,7 +111,7 @@ export interface SandboxStats {
 
 /** Why a sandbox is no more. */
 export interface SandboxExit {
-  readonly reason: 'destroyed' | 'oom' | 'lost'
+  readonly reason: 'destroyed' | 'oom' | 'disk_limit' | 'lost'
   readonly message: string
 }
 

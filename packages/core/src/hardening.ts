@@ -13,5 +13,8 @@ export const SANDBOX_CAPABILITIES = [
 /** When the host itself runs out of memory, sandboxes go first. */
 export const SANDBOX_OOM_SCORE_ADJ = 500
 
+/** Commands go before the agent when a sandbox runs out of its own memory: the agent has to tell about it. */
+export const COMMAND_OOM_SCORE_ADJ = 900
+
 /** Bytes of /dev/shm; they count against the sandbox's memory limit too. */
 export const SANDBOX_SHM_BYTES = 64 * 1024 * 1024
