@@ -3,7 +3,7 @@
  * nothing, else a small shell wrapper that ends in `exec`, so that pid,
  * signals and stdio stay those of the program.
  */
-import { chmodSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 const MULTIARCH = { x64: 'x86_64-linux-gnu', arm64: 'aarch64-linux-gnu' }
@@ -34,6 +34,7 @@ const WRAPPERS = {
  * @returns {string} The path in `binDir`; replaced atomically.
  */
 export function linkTool({ binDir, name, real, root, wrapper }) {
+  mkdirSync(binDir, { recursive: true })
   const path = join(binDir, name)
   const next = `${path}.new`
   rmSync(next, { force: true })
