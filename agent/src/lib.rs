@@ -6,6 +6,7 @@ pub mod agent;
 pub mod cgroup;
 pub mod fields;
 pub mod frame;
+pub mod fsroot;
 pub mod outbuf;
 pub mod pty;
 pub mod ring;
@@ -13,4 +14,5 @@ pub mod spawn;
 pub mod sys;
 #[cfg(test)]
 mod testing;
+pub mod tar;
 pub mod users;

@@ -167,6 +167,7 @@ mod c {
         pub fn wait4(pid: i32, status: *mut c_int, options: c_int, ru: *mut Rusage) -> i32;
         pub fn kill(pid: i32, sig: c_int) -> c_int;
         pub fn getpid() -> i32;
+        pub fn geteuid() -> u32;
         pub fn prctl(op: c_int, ...) -> c_int;
         pub fn pthread_sigmask(how: c_int, set: *const SigSet, old: *mut SigSet) -> c_int;
         pub fn signal(sig: c_int, handler: usize) -> usize;
@@ -525,6 +526,10 @@ pub fn kill(pid: i32, sig: c_int) -> io::Result<()> {
 
 pub fn getpid() -> i32 {
     unsafe { c::getpid() }
+}
+
+pub fn effective_uid() -> u32 {
+    unsafe { c::geteuid() }
 }
 
 /// Hides memory and descriptors from other processes of the same user.
