@@ -83,7 +83,7 @@ async function runCargo() {
 /** An engine that leaves something behind is a failure like any other. */
 async function endDocker() {
   const left = await stopDocker()
-  const clean = left.processes.length === 0 && left.mounts.length === 0 && !left.bridge && !left.runDir
+  const clean = left.processes.length === 0 && left.mounts.length === 0 && left.cgroups.length === 0 && !left.bridge && !left.runDir
   if (!clean) progress('docker', `left behind: ${JSON.stringify(left)}`)
   return { ...noTests(), failed: clean ? 0 : 1 }
 }

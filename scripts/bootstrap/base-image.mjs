@@ -18,7 +18,7 @@ import { progress } from './progress.mjs'
 import { ensureTools } from './tools.mjs'
 
 /** Raised when the contents change for the same inputs. */
-const BUILD_FORMAT = 1
+const BUILD_FORMAT = 2
 
 const BUILDERS = { base: baseContents, python: pythonContents, node: nodeContents }
 export const IMAGE_NAMES = Object.keys(BUILDERS)

@@ -4,7 +4,7 @@
  * resource can be found and counted again after a crash.
  */
 import { createHash } from 'node:crypto'
-import { existsSync, lstatSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, lstatSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { startTime } from './lock.mjs'
 import { pathWithTools, TOOLS_DIR } from './paths.mjs'
@@ -23,12 +23,13 @@ export const DOCKER = {
   execRoot: join(RUN_DIR, 'exec'),
   dataRoot: join(TOOLS_DIR, 'docker', 'data'),
   config: join(TOOLS_DIR, 'docker', 'daemon.json'),
+  cgroup: `faasdk-${TAG}`, // every container of ours is below it, so none can hide after a crash
   log: join(TOOLS_DIR, 'docker', 'dockerd.log'),
   state: join(TOOLS_DIR, 'docker', 'state.json'),
 }
 
 /**
- * @typedef {{ pid: number, startTime: string }} EngineState
+ * @typedef {{ pid: number, startTime: string, subnet: string }} EngineState
  * @returns {EngineState | undefined} The engine this project started last, whether or not it still lives.
  */
 export function readState() {
@@ -40,23 +41,49 @@ export function isAlive(state) {
   return state !== undefined && startTime(state.pid) === state.startTime
 }
 
-/** @returns {Promise<{ processes: number[], mounts: string[], bridge: boolean, runDir: boolean, chains: string[] }>} */
+/** @returns {Promise<{ processes: number[], mounts: string[], cgroups: string[], bridge: boolean, runDir: boolean, chains: string[] }>} */
 export async function countLeftovers() {
   return {
     processes: engineProcesses(),
     mounts: engineMounts(),
+    cgroups: engineCgroups(),
     bridge: existsSync(`/sys/class/net/${DOCKER.bridge}`),
     runDir: existsSync(DOCKER.runDir),
     chains: await dockerChains(),
   }
 }
 
-/** containerd and shims name our exec root on their command line; nothing else does. */
+/** containerd and shims name our exec root on their command line; containers are in our cgroups. */
 export function engineProcesses() {
-  return readdirSync('/proc')
+  const named = readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
     .filter((pid) => commandLine(pid).some((arg) => arg === DOCKER.config || arg.startsWith(`${DOCKER.execRoot}/`)))
     .map(Number)
+  const contained = engineCgroups().flatMap((dir) => readIfThere(join(dir, 'cgroup.procs')).split('\n').filter(Boolean).map(Number))
+  return [...new Set([...named, ...contained])]
+}
+
+/** Our cgroups in every v1 hierarchy and in v2, children first. */
+export function engineCgroups() {
+  const base = '/sys/fs/cgroup'
+  const hierarchies = [base, ...readdirSync(base, { withFileTypes: true }).filter((entry) => entry.isDirectory()).map(({ name }) => join(base, name))]
+  const tops = hierarchies.map((dir) => join(dir, DOCKER.cgroup)).filter((dir) => existsSync(dir))
+  const below = (dir) => {
+    const children = existsSync(dir) ? readdirSync(dir, { withFileTypes: true }).filter((entry) => entry.isDirectory()) : []
+    return [...children.flatMap(({ name }) => below(join(dir, name))), dir]
+  }
+  return tops.flatMap(below)
+}
+
+export function removeCgroups() {
+  for (const dir of engineCgroups()) {
+    try {
+      rmdirSync(dir)
+    } catch (cause) {
+      // Still busy, or gone already: what stays is counted as left over, so it is not hidden here.
+      if (!['EBUSY', 'ENOENT', 'ENOTEMPTY'].includes(cause.code)) throw cause
+    }
+  }
 }
 
 /** Mount points below our directories, deepest first. */
@@ -88,13 +115,14 @@ export async function dockerChains() {
 /**
  * Removes the rules for our bridge, and Docker's own chains unless another
  * engine on this host still needs them.
+ * @param {string} subnet First three numbers of the bridge's addresses, with a dot at the end.
  */
-export async function removeFirewallRules() {
+export async function removeFirewallRules(subnet) {
   const env = { ...process.env, PATH: pathWithTools() }
   const { code, stdout } = await run('iptables-save', [], { env, check: false })
   if (code !== 0) return
   const shared = otherEngineRuns()
-  const ours = (line) => line.includes(DOCKER.bridge) || (!shared && line.includes('DOCKER'))
+  const ours = (line) => line.includes(DOCKER.bridge) || line.includes(` ${subnet}`) || (!shared && line.includes('DOCKER'))
   let table = ''
   for (const line of stdout.split('\n')) {
     if (line.startsWith('*')) table = line.slice(1)
@@ -140,10 +168,15 @@ function splitRule(text) {
 }
 
 function commandLine(pid) {
+  return readIfThere(`/proc/${pid}/cmdline`).split('\0')
+}
+
+/** Processes and cgroups end while we look. */
+function readIfThere(file) {
   try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')
+    return readFileSync(file, 'utf8')
   } catch (cause) {
-    if (cause.code === 'ENOENT' || cause.code === 'ESRCH') return [] // it ended while we looked
+    if (['ENOENT', 'ESRCH', 'ENODEV'].includes(cause.code)) return ''
     throw cause
   }
 }

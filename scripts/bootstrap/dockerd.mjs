@@ -14,7 +14,7 @@ import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, write
 import { setTimeout as delay } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { engineVersion } from './docker-api.mjs'
-import { countLeftovers, DOCKER, engineMounts, engineProcesses, isAlive, readState, removeDeadShimSockets, removeFirewallRules, removeRunDir } from './docker-state.mjs'
+import { countLeftovers, DOCKER, engineMounts, engineProcesses, isAlive, readState, removeCgroups, removeDeadShimSockets, removeFirewallRules, removeRunDir } from './docker-state.mjs'
 import { startTime, withLock } from './lock.mjs'
 import { BIN_DIR, pathWithTools, TOOLS_DIR } from './paths.mjs'
 import { BootstrapError, run, which } from './process.mjs'
@@ -76,7 +76,7 @@ async function startEngine() {
   mkdirSync(DOCKER.execRoot, { recursive: true, mode: 0o711 })
   // Docker turns the host's FORWARD policy to DROP, for every bridge, only where it had to enable forwarding itself.
   writeFileSync('/proc/sys/net/ipv4/ip_forward', '1')
-  await createBridge()
+  const subnet = await createBridge()
   writeFileSync(DOCKER.config, JSON.stringify(daemonConfig(), null, 2) + '\n')
 
   const log = openSync(DOCKER.log, 'w')
@@ -88,7 +88,7 @@ async function startEngine() {
   child.on('exit', (code, signal) => (ended = `ended with ${signal ?? code}`))
   child.unref()
   if (child.pid) {
-    writeFileSync(DOCKER.state, JSON.stringify({ pid: child.pid, startTime: startTime(child.pid) }))
+    writeFileSync(DOCKER.state, JSON.stringify({ pid: child.pid, startTime: startTime(child.pid), subnet }))
   }
 
   const deadline = Date.now() + START_DEADLINE_MS
@@ -125,7 +125,8 @@ function daemonConfig() {
     'log-driver': 'json-file',
     'log-opts': { 'max-size': '10m', 'max-file': '1' },
     ip6tables: false,
-    'shutdown-timeout': 5,
+    'cgroup-parent': `/${DOCKER.cgroup}`,
+    'shutdown-timeout': 2,
     runtimes,
   }
 }
@@ -140,6 +141,7 @@ async function createBridge() {
   await run('ip', ['link', 'add', DOCKER.bridge, 'type', 'bridge'], { env })
   await run('ip', ['addr', 'add', `10.${second}.77.1/24`, 'dev', DOCKER.bridge], { env })
   await run('ip', ['link', 'set', DOCKER.bridge, 'up'], { env })
+  return `10.${second}.77.`
 }
 
 /** Ends what a former engine of ours left, alive or dead; safe when there is nothing. */
@@ -149,12 +151,17 @@ async function reclaim() {
     process.kill(state.pid, 'SIGTERM') // I2
     if (!(await waitFor(() => !isAlive(state), STOP_DEADLINE_MS))) process.kill(state.pid, 'SIGKILL')
   }
-  for (const pid of engineProcesses()) signal(pid, 'SIGKILL')
-  await waitFor(() => engineProcesses().length === 0, STOP_DEADLINE_MS)
+  // Again and again: a container that is being killed may still fork.
+  await waitFor(() => {
+    const pids = engineProcesses()
+    for (const pid of pids) signal(pid, 'SIGKILL')
+    return pids.length === 0
+  }, STOP_DEADLINE_MS)
   for (const point of engineMounts()) await run('umount', ['--lazy', point], { check: false })
   const env = engineEnvironment()
   if (existsSync(`/sys/class/net/${DOCKER.bridge}`)) await run('ip', ['link', 'delete', DOCKER.bridge], { env })
-  if (state && which('iptables', pathWithTools())) await removeFirewallRules()
+  if (state && which('iptables', pathWithTools())) await removeFirewallRules(state.subnet)
+  removeCgroups()
   if (state) removeDeadShimSockets()
   rmSync(DOCKER.state, { force: true })
   removeRunDir()

@@ -143,7 +143,10 @@ function mergedUsr(entries) {
   return [...moved, ...MERGED.map((top) => ({ path: top, type: 'symlink', target: `usr/${top}` })), ...MERGED.map((top) => ({ path: `usr/${top}`, type: 'directory', mode: 0o755 }))]
 }
 
-/** Hash-based .pyc files hold no time stamp, so they stay valid in a layer whose mtimes are all zero. */
+/**
+ * Hash-based .pyc files hold no time stamp, so they stay valid in a layer whose mtimes are all zero.
+ * -B and -f: the compiler's own imports must not leave time-stamped ones behind.
+ */
 async function byteCompile(stage) {
   const libraries = ['usr/lib', 'lib'].flatMap((top) => {
     const dir = join(stage, top)
@@ -156,7 +159,7 @@ async function byteCompile(stage) {
     .find((file) => /\/ld-linux[^/]*\.so\.\d$/.test(file) && lstatSync(file).isFile())
   if (!loader) throw new BootstrapError('the packages of the python image hold no dynamic loader')
   const home = join(stage, 'usr')
-  const args = ['--library-path', libraries.join(':'), join(stage, `usr/bin/python${PYTHON}`), '-S', '-m', 'compileall', '-q', '-j', '2']
+  const args = ['--library-path', libraries.join(':'), join(stage, `usr/bin/python${PYTHON}`), '-B', '-S', '-m', 'compileall', '-q', '-f', '-j', '2']
   const library = join(home, `lib/python${PYTHON}`)
   await run(loader, [...args, '--invalidation-mode', 'unchecked-hash', '-s', stage, '-p', '/', library], {
     env: { PATH: process.env.PATH ?? '', PYTHONHOME: home, PYTHONHASHSEED: '0' },

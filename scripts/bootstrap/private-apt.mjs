@@ -95,6 +95,7 @@ async function writeConfig({ suite, dir, mirror }) {
     `Dir::State::lists "${join(dir, 'lists')}";`,
     `Dir::State::status "${join(dir, 'status')}";`,
     `Dir::Cache "${join(dir, 'cache')}";`,
+    'Dir::Cache::srcpkgcache "";', // 50 MB that only an installed-package database needs
     `Dir::Etc::main "/dev/null";`,
     `Dir::Etc::parts "/dev/null";`,
     `Dir::Etc::preferences "/dev/null";`,

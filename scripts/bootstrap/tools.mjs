@@ -91,7 +91,7 @@ async function fetchStale(specs, stale) {
   return manifest
 }
 
-/** One apt call downloads everything the first choices need, in parallel; failures show up per tool later. */
+/** One apt call per suite, side by side, downloads what the first choices need; failures show up per tool later. */
 async function warmFirstChoices(specs, prefix) {
   const bySuite = new Map()
   for (const spec of specs) {
@@ -99,7 +99,7 @@ async function warmFirstChoices(specs, prefix) {
     const { suite, packages } = spec.from[0]
     bySuite.set(suite, [...new Set([...(bySuite.get(suite) ?? ['patchelf']), ...packages])])
   }
-  for (const [suite, packages] of bySuite) {
+  const warm = async ([suite, packages]) => {
     progress('tools', `${suite}: ${packages.length} packages and their libraries (signed index, verified hashes)`)
     try {
       await prefix(suite).install(packages)
@@ -107,6 +107,7 @@ async function warmFirstChoices(specs, prefix) {
       progress('tools', `${suite}: ${cause.message}; trying tool by tool`)
     }
   }
+  await Promise.all([...bySuite].map(warm))
 }
 
 async function fetchOne(spec, prefix) {
