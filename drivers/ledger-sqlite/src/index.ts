@@ -1,0 +1,2 @@
+export { FsLogStore } from './fs-log-store.js'
+export { openLedger, type OpenLedgerOptions } from './open-ledger.js'
