@@ -9,7 +9,7 @@ mod hostkit;
 fn main() {
     let args: Vec<_> = std::env::args_os().skip(1).collect();
     let code = match args.first().and_then(|arg| arg.to_str()) {
-        Some("serve") if args.len() == 1 => match hostkit::serve::run() {
+        Some("serve") if args.len() <= 2 => match hostkit::serve::run(args.get(1)) {
             Ok(()) => 0,
             Err(err) => {
                 eprintln!("faas-hostkit: {err}");
@@ -19,7 +19,7 @@ fn main() {
         Some("unpack") => hostkit::unpack::command(&args[1..]),
         Some("locks") => hostkit::locks::command(&args[1..]),
         _ => {
-            eprintln!("usage: faas-hostkit serve | unpack … | locks …");
+            eprintln!("usage: faas-hostkit serve [LOCKFILE] | unpack … | locks …");
             2
         }
     };

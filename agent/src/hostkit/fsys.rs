@@ -35,6 +35,7 @@ extern "C" {
     fn fgetxattr(fd: c_int, name: *const c_char, value: *mut c_void, len: usize) -> isize;
     fn flistxattr(fd: c_int, list: *mut c_char, len: usize) -> isize;
     fn geteuid() -> c_uint;
+    fn flock(fd: c_int, operation: c_int) -> c_int;
     fn statx(dir: c_int, path: *const c_char, flags: c_int, mask: c_uint, out: *mut Statx) -> c_int;
 }
 
@@ -172,6 +173,22 @@ pub fn cwd_len() -> io::Result<usize> {
         return Err(io::Error::last_os_error());
     }
     Ok(buf.iter().position(|&b| b == 0).unwrap_or(buf.len()))
+}
+
+/// flock(2). False when somebody else holds it and `wait` is not wanted.
+pub fn lock_file(file: &impl AsRawFd, exclusive: bool, wait: bool) -> io::Result<bool> {
+    const LOCK_SH: c_int = 1;
+    const LOCK_EX: c_int = 2;
+    const LOCK_NB: c_int = 4;
+    let operation = if exclusive { LOCK_EX } else { LOCK_SH } | if wait { 0 } else { LOCK_NB };
+    loop {
+        match check(unsafe { flock(file.as_raw_fd(), operation) }) {
+            Ok(()) => return Ok(true),
+            Err(err) if err.raw_os_error() == Some(sys::EINTR) => {}
+            Err(err) if err.raw_os_error() == Some(sys::EAGAIN) && !wait => return Ok(false),
+            Err(err) => return Err(err),
+        }
+    }
 }
 
 pub fn clear_umask() {

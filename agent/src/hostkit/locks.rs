@@ -14,11 +14,13 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::fsys;
 
 const WAITERS_MAX: usize = 4096;
 const STACK_BYTES: usize = 64 * 1024;
@@ -133,14 +135,8 @@ fn wait_for(slots: &Slots, request: Request) {
 fn attempt(request: &Request, wait: bool) -> io::Result<Option<File>> {
     loop {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&request.path)?;
-        match (wait, request.exclusive) {
-            (true, true) => file.lock()?,
-            (true, false) => file.lock_shared()?,
-            (false, exclusive) => match if exclusive { file.try_lock() } else { file.try_lock_shared() } {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Ok(None),
-                Err(TryLockError::Error(err)) => return Err(err),
-            },
+        if !fsys::lock_file(&file, request.exclusive, wait)? {
+            return Ok(None);
         }
         // I1: between open and lock the file may have been discarded.
         match std::fs::metadata(&request.path) {

@@ -16,3 +16,4 @@ pub mod tree;
 pub mod unpack;
 pub mod userns;
 pub mod wire;
+pub mod xattr;

@@ -4,6 +4,7 @@
 //! I2. The helper ends when its parent does: end of input, or the parent-death signal.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -19,7 +20,7 @@ use super::reaper::Reaper;
 use super::sys::{self, c};
 use super::tree::{self, cstring};
 use super::wire::{self, json_string, Fields, Output, StepResult};
-use super::{cgroup, netns, userns};
+use super::{cgroup, netns, userns, xattr};
 
 pub struct Context {
     pub reaper: Arc<Reaper>,
@@ -28,7 +29,9 @@ pub struct Context {
     pub held: Mutex<HashMap<RawFd, OwnedFd>>,
 }
 
-pub fn run() -> io::Result<()> {
+/// `lock_path`: a file whose lock this process holds while it lives. An older helper of the same owner
+/// may still be on its way out; nothing is done before it is gone.
+pub fn run(lock_path: Option<&OsString>) -> io::Result<()> {
     // SAFETY: plain system calls.
     unsafe {
         c::prctl(1 /* PR_SET_PDEATHSIG */, sys::SIGKILL as usize, 0usize, 0usize, 0usize);
@@ -39,6 +42,7 @@ pub fn run() -> io::Result<()> {
         fn umask(mask: u32) -> u32;
     }
     unsafe { umask(0o022) };
+    let _lock = lock_path.map(take_lock).transpose()?;
     // SAFETY: 0 and 1 are open; nothing else in this process uses them.
     let mut input = unsafe { File::from_raw_fd(0) };
     let out_fd = unsafe { File::from_raw_fd(1) };
@@ -53,6 +57,12 @@ pub fn run() -> io::Result<()> {
         })?;
     }
     Ok(())
+}
+
+fn take_lock(path: &OsString) -> io::Result<File> {
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    file.lock()?;
+    Ok(file)
 }
 
 fn perform(context: &Context, steps: &[Fields]) -> (bool, Vec<StepResult>) {
@@ -108,7 +118,7 @@ impl<'a> Args<'a> {
     }
 
     fn paths(&self, from: usize) -> Vec<PathBuf> {
-        self.0.iter().skip(from).map(|path| PathBuf::from(std::ffi::OsString::from_vec(path.clone()))).collect()
+        self.0.iter().skip(from).map(|path| PathBuf::from(OsString::from_vec(path.clone()))).collect()
     }
 
     /// The value of a `name=value` field.
@@ -162,6 +172,8 @@ fn step(context: &Context, args: &Args<'_>) -> io::Result<String> {
         "mkdir" => tree::mkdir(args.bytes(1)?, args.octal(2)?).map(empty),
         "write" => tree::write_file(args.bytes(1)?, args.octal(2)?, args.bytes(3)?).map(empty),
         "control" => tree::write_control(args.bytes(1)?, args.bytes(2)?).map(empty),
+        "opaque" => xattr::make_opaque(args.bytes(1)?).map(empty),
+        "rename" => tree::rename(args.bytes(1)?, args.bytes(2)?).map(empty),
         "rmtree" => tree::rmtree(args.bytes(1)?).map(empty),
         "usage" => {
             let usage = tree::usage(args.bytes(1)?, args.number(2)?, args.number(3)?)?;
@@ -175,14 +187,20 @@ fn step(context: &Context, args: &Args<'_>) -> io::Result<String> {
             let input = args.named("stdin").unwrap_or_default();
             process::run(&args.program(true)?, input, 64 * 1024, &context.reaper, deadline).map(|done| done.json())
         }
-        "launch" => Launch {
+        "launch" => {
+            let launch = Launch {
             program: args.program(false)?,
             pid_file: cstring(args.named("pidfile").unwrap_or_default())?,
             log_file: cstring(args.named("log").unwrap_or_default())?,
             ready_prefix: String::from_utf8_lossy(args.named("ready").unwrap_or_default()).into_owned(),
             deadline: Instant::now() + Duration::from_millis(required(args.named_number("timeout")?, "timeout")?),
+            };
+            let (json, pipes) = launch.run(&context.reaper, &context.output)?;
+            for pipe in pipes {
+                hold(context, pipe)?;
+            }
+            Ok(json)
         }
-        .run(&context.reaper, &context.output),
         "kill" => kill(context, args.number(1)?, args.number(2)?, args.deadline(3)?),
         "cgroup-kill" => cgroup::kill_all(&args.paths(2), args.deadline(1)?).map(|met| met.to_string()),
         "cgroup-remove" => cgroup::remove_all(&args.paths(2), args.deadline(1)?).map(empty),

@@ -293,7 +293,7 @@ impl<R: Read> TarReader<R> {
         let mut numbers = Vec::new();
         let mut wanted: Option<usize> = None;
         let mut digits: Vec<u8> = Vec::new();
-        while wanted.is_none_or(|n| numbers.len() < n) {
+        while wanted.map_or(true, |n| numbers.len() < n) {
             let mut block = [0u8; BLOCK];
             if self.data_left < BLOCK as u64 {
                 return Err(TarError::Invalid("a sparse map is cut off"));

@@ -52,6 +52,20 @@ pub fn write_file(path: &[u8], mode: u32, data: &[u8]) -> io::Result<()> {
     sys::write_all(fd.as_raw_fd(), data)
 }
 
+/// Moves an entry; fails when the new name is a directory with something in it.
+pub fn rename(from: &[u8], to: &[u8]) -> io::Result<()> {
+    let (old_dir, old) = split(from)?;
+    let (new_dir, new) = split(to)?;
+    rename_at(old_dir.as_raw_fd(), &old, new_dir.as_raw_fd(), &new)
+}
+
+fn rename_at(old_dir: RawFd, old: &CStr, new_dir: RawFd, new: &CStr) -> io::Result<()> {
+    extern "C" {
+        fn renameat(od: i32, op: *const std::ffi::c_char, nd: i32, np: *const std::ffi::c_char) -> i32;
+    }
+    sys::check(unsafe { renameat(old_dir, old.as_ptr(), new_dir, new.as_ptr()) }).map(drop)
+}
+
 /// Writes a value to an existing control file.
 pub fn write_control(path: &[u8], value: &[u8]) -> io::Result<()> {
     let fd = sys::open_at(sys::AT_FDCWD, &cstring(path)?, sys::O_WRONLY, 0)?;
@@ -146,13 +160,10 @@ impl Remover {
     /// A guest can nest directories without bound; each level of recursion holds a descriptor, so a
     /// deep one is moved beside the tree first and removed from there.
     fn spill(&mut self, dir: RawFd, name: &CStr) -> io::Result<()> {
-        extern "C" {
-            fn renameat(od: i32, op: *const std::ffi::c_char, nd: i32, np: *const std::ffi::c_char) -> i32;
-        }
         self.spill += 1;
         let stat = sys::stat_at(dir, name)?;
         let moved = cstring(format!(".faas-spill-{:x}-{}", stat.ino, self.spill).as_bytes())?;
-        sys::check(unsafe { renameat(dir, name.as_ptr(), self.top, moved.as_ptr()) })?;
+        rename_at(dir, name, self.top, &moved)?;
         self.entry(self.top, &moved, 0)
     }
 }

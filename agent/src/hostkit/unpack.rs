@@ -494,7 +494,7 @@ fn components(name: &[u8]) -> Result<Vec<&[u8]>, Failure> {
     Ok(parts)
 }
 
-fn is_harmless(xattr: &[u8]) -> bool {
+pub fn is_harmless(xattr: &[u8]) -> bool {
     if let Some(rest) = xattr.strip_prefix(b"user.") {
         return !rest.starts_with(b"overlay.");
     }

@@ -1,0 +1,335 @@
+/**
+ * The driver of runc, crun and gVisor: no daemon, an own image store, everything named after its owner.
+ *
+ * I1. A sandbox's directory exists before anything else of it and goes last, so `reclaim` finds whatever was made.
+ * I2. On failure or abort of `create` nothing of the sandbox is left when the call returns.
+ */
+import { availableParallelism } from 'node:os'
+import { mkdir, readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import {
+  Cleanup, FaasError, Stopwatch, isFaasError, systemClock, type Clock, type ImageDigest, type ImageStore, type LogSink, type ProbeReport,
+  type ReclaimReport, type ResolvedImage, type RuntimeDriver, type RuntimeFeatures, type Sandbox, type SandboxId, type SandboxSpec,
+} from '@faas-platform/core'
+import type { AgentClient } from '@faas-platform/agent-client'
+import { CgroupHost, dataDirId, type HostKit, HostKitError, type Step } from '@faas-platform/host'
+import { ensureAgentLayer } from './agent-layer.js'
+import { IDS_PER_SANDBOX, READY_LINE, runtimeConfig } from './config-json.js'
+import { connectAgent, connectPipes } from './connect.js'
+import { isPlainId, ownerPaths, sandboxPaths, type OwnerPaths, type SandboxPaths } from './layout.js'
+import { Limiter } from './limiter.js'
+import { probeRuntime } from './probe.js'
+import { reclaimAll } from './reclaim.js'
+import { RUNTIME_KINDS, type OciRuntimeName, type RuntimeKind } from './runtime-command.js'
+import { OciSandbox } from './sandbox.js'
+import { teardown, type MainProcess } from './teardown.js'
+
+/** What this driver needs of the image store besides the port. */
+export interface RootfsStore extends ImageStore {
+  /** The unpacked layers of an image, top-most first; they stay until released. */
+  leaseRootfs(digest: ImageDigest): Promise<{ readonly layerDirs: readonly string[]; release(): void | Promise<void> }>
+}
+
+export interface OciDriverOptions {
+  readonly name: OciRuntimeName
+  /** The runtime's binary. */
+  readonly runtimePath: string
+  readonly dataDir: string
+  readonly images: RootfsStore
+  readonly hostkit: HostKit
+  readonly hostkitPath: string
+  /** The static `faas-agent` binary. */
+  readonly agentPath: string
+  readonly log: LogSink
+  readonly clock?: Clock
+  /** For the runtime to start a sandbox and its agent to answer, ms. Default 20_000. */
+  readonly startTimeoutMs?: number
+  /**
+   * First host id of the range that sandboxes' ids are mapped to; null: no user namespace.
+   * Only where the kernel is shared (runc, crun). Default 0x70000000.
+   */
+  readonly idBase?: number | null
+}
+
+interface Launched {
+  readonly ok: true
+  readonly pid: number
+  readonly startTicks: number
+  readonly pipes: readonly number[]
+  readonly forkUs: number
+  readonly runtimeUs: number
+  readonly readyUs: number
+}
+interface NotLaunched {
+  readonly ok: false
+  readonly kind: 'timeout' | 'runtime' | 'agent'
+  readonly message: string
+  readonly log: string
+}
+
+/** What is prepared once per helper process: descriptors die with it. */
+interface Ready {
+  readonly generation: number
+  readonly agentLayer: string
+  readonly userns: number | null
+}
+
+const START_TIMEOUT_MS = 20_000
+const ID_BASE = 0x7000_0000
+/** Starting is CPU work: more at once only makes each of them later. */
+const STARTS_PER_CORE = 2
+
+export function createOciDriver(options: OciDriverOptions): OciDriver {
+  return new OciDriver(options)
+}
+
+export class OciDriver implements RuntimeDriver {
+  readonly name: OciRuntimeName
+  readonly features: RuntimeFeatures
+  readonly images: ImageStore
+  readonly #options: OciDriverOptions
+  readonly #kind: RuntimeKind
+  readonly #owner: OwnerPaths
+  readonly #cgroups = CgroupHost.detect()
+  readonly #clock: Clock
+  readonly #starts = new Limiter(availableParallelism() * STARTS_PER_CORE)
+  /** Sandboxes of this process, from before their first trace on the host until after their last. */
+  readonly #live = new Map<SandboxId, OciSandbox | null>()
+  #ready: Promise<Ready> | null = null
+
+  constructor(options: OciDriverOptions) {
+    this.#options = options
+    this.#kind = RUNTIME_KINDS[options.name]
+    this.name = options.name
+    this.images = options.images
+    this.#clock = options.clock ?? systemClock
+    this.#owner = ownerPaths(options.dataDir, dataDirId(options.dataDir), options.name)
+    this.features = {
+      isolation: this.#kind.isolation,
+      pause: true,
+      checkpoint: false,
+      retain: true,
+      network: ['none'],
+      tty: true,
+      resizeLimits: true,
+    }
+  }
+
+  probe(signal: AbortSignal): Promise<ProbeReport> {
+    return probeRuntime({ ...this.#options, kind: this.#kind, cgroups: this.#cgroups, ready: () => this.#prepare(), signal })
+  }
+
+  async prepareImage(image: ResolvedImage, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted()
+    await this.#prepare()
+    const lease = await this.#options.images.leaseRootfs(image.digest)
+    await lease.release()
+  }
+
+  async create(spec: SandboxSpec, options: { readonly signal: AbortSignal }): Promise<Sandbox> {
+    options.signal.throwIfAborted()
+    if (!isPlainId(spec.id)) throw new FaasError('sandbox/create-failed', { message: 'The sandbox id can not be used as a file name.' })
+    if (this.#live.has(spec.id)) throw new FaasError('sandbox/create-failed', { message: 'A sandbox of this id exists already.' })
+    this.#live.set(spec.id, null)
+    const cleanup = new Cleanup()
+    cleanup.add(() => this.#live.delete(spec.id))
+    try {
+      const sandbox = await this.#create(spec, options.signal, cleanup)
+      this.#live.set(spec.id, sandbox)
+      return sandbox
+    } catch (error) {
+      try {
+        await cleanup.run()
+      } catch (left) {
+        this.#options.log.error({ sandbox: spec.id, error: String(left) }, 'a sandbox that failed to start could not be freed; reclaim will')
+      }
+      throw asCreateError(error, options.signal)
+    }
+  }
+
+  async list(signal: AbortSignal): Promise<readonly SandboxId[]> {
+    signal.throwIfAborted()
+    try {
+      return (await readdir(this.#owner.sandboxesDir)) as SandboxId[]
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
+      throw error
+    }
+  }
+
+  async reclaim(keep: ReadonlySet<SandboxId>, signal: AbortSignal): Promise<ReclaimReport> {
+    signal.throwIfAborted()
+    return reclaimAll({
+      owner: this.#owner,
+      retainedDir: this.#retainedDir,
+      cgroups: this.#cgroups,
+      hostkit: this.#options.hostkit,
+      log: this.#options.log,
+      keep: new Set([...keep, ...this.#live.keys()]),
+    })
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const all = [...this.#live.values()].flatMap((sandbox) => sandbox ?? [])
+    const ended = await Promise.allSettled(all.map((sandbox) => sandbox[Symbol.asyncDispose]()))
+    const failures = ended.flatMap((result) => (result.status === 'rejected' ? [result.reason as unknown] : []))
+    if (failures.length > 0) throw new AggregateError(failures, 'Some sandboxes could not be freed.')
+  }
+
+  get #retainedDir(): string {
+    return join(this.#options.dataDir, 'retained', this.name)
+  }
+
+  /** Prepares what all sandboxes share; again when the helper that held it is gone. */
+  async #prepare(): Promise<Ready> {
+    const { hostkit } = this.#options
+    if (this.#ready !== null) {
+      const ready = await this.#ready
+      if (ready.generation === hostkit.generation) return ready
+      this.#ready = null
+    }
+    this.#ready ??= this.#prepareOnce().catch((error: unknown) => {
+      this.#ready = null
+      throw error
+    })
+    return this.#ready
+  }
+
+  async #prepareOnce(): Promise<Ready> {
+    const { hostkit, dataDir, agentPath, idBase = ID_BASE } = this.#options
+    for (const dir of [this.#owner.sandboxesDir, join(dataDir, 'run'), join(dataDir, 'retained')]) await mkdir(dir, { recursive: true, mode: 0o711 })
+    const agentLayer = await ensureAgentLayer(join(dataDir, 'run'), agentPath, hostkit)
+    await this.#makeCgroups()
+    const userns = this.#kind.kernelShared && idBase !== null ? Number(await hostkit.call('userns', idBase, IDS_PER_SANDBOX)) : null
+    return { generation: hostkit.generation, agentLayer, userns }
+  }
+
+  async #makeCgroups(): Promise<void> {
+    const parent = this.#owner.cgroup.split('/').slice(0, -1).join('/')
+    const steps: Step[] = []
+    for (const group of [parent, this.#owner.cgroup]) {
+      for (const dir of this.#cgroups.ownDirectories(group)) steps.push(['mkdir', dir, '755'])
+    }
+    steps.push(['mkdir', this.#cgroups.processDirectory(this.#owner.launchCgroup), '755'])
+    for (const group of ['', parent, this.#owner.cgroup]) {
+      for (const [file, value] of this.#cgroups.delegate(group)) steps.push(['control', file, value])
+    }
+    await this.#options.hostkit.run(steps)
+  }
+
+  async #create(spec: SandboxSpec, signal: AbortSignal, cleanup: Cleanup): Promise<OciSandbox> {
+    const { hostkit, images, log, startTimeoutMs = START_TIMEOUT_MS } = this.#options
+    const watch = new Stopwatch(this.#clock)
+    const ready = await this.#prepare()
+    const lease = await images.leaseRootfs(spec.image.digest)
+    cleanup.add(() => lease.release())
+    const slot = await this.#starts.take(signal)
+    watch.lap('wait')
+    const paths = sandboxPaths(this.#owner, spec.id)
+    let main: MainProcess | null = null
+    cleanup.add(() => teardown({ id: spec.id, paths, hostkit, cgroups: this.#cgroups, main, log }))
+    let agent: AgentClient
+    try {
+      const launched = await this.#launch(spec, paths, ready, lease.layerDirs, startTimeoutMs)
+      watch.lap('start')
+      main = launched
+      signal.throwIfAborted()
+      agent = await this.#connect(launched, signal)
+      watch.lap('connect')
+    } finally {
+      slot.release()
+    }
+    cleanup.release()
+    return new OciSandbox({
+      spec,
+      runtime: this.name,
+      paths,
+      retainedDir: this.#retainedDir,
+      main,
+      agent,
+      hostkit,
+      hostkitPath: this.#options.hostkitPath,
+      cgroups: this.#cgroups,
+      log,
+      timeBudget: watch.budget(),
+      commandsVisible: this.#kind.kernelShared,
+      release: async () => {
+        this.#live.delete(spec.id)
+        await lease.release()
+      },
+    })
+  }
+
+  async #launch(spec: SandboxSpec, paths: SandboxPaths, ready: Ready, layerDirs: readonly string[], timeoutMs: number): Promise<Launched> {
+    const { hostkit, runtimePath, idBase = ID_BASE } = this.#options
+    const kind = this.#kind
+    const config = runtimeConfig(spec, {
+      cgroupsPath: kind.cgroups === 'runtime' ? paths.cgroup : null,
+      agentArgs: kind.agent === 'socket' ? ['--listen', '/.faas/agent.sock'] : ['--stdio'],
+      idBase: ready.userns === null ? null : idBase,
+      netnsPath: null,
+      seccomp: kind.kernelShared,
+      rootPath: paths.rootfs,
+    })
+    const enter = kind.cgroups === 'driver' ? this.#cgroups.ownDirectories(paths.cgroup) : [this.#cgroups.processDirectory(this.#owner.launchCgroup)]
+    const argv = kind.run({ path: runtimePath, state: paths.state, log: paths.log, bundle: paths.bundle, pidFile: paths.pidFile, id: spec.id })
+    const steps: Step[] = [
+      ...[paths.dir, paths.bundle, paths.rootfs, paths.writable, paths.upper, paths.work, paths.identity, join(paths.identity, 'etc')].map(
+        (dir): Step => ['mkdir', dir, dir === paths.dir ? '711' : '755'],
+      ),
+      ['write', join(paths.identity, 'etc/hostname'), '644', `${spec.hostname}\n`],
+      ['write', join(paths.identity, 'etc/hosts'), '644', hostsFile(spec.hostname)],
+      ['write', paths.config, '600', JSON.stringify(config)],
+    ]
+    if (kind.cgroups === 'driver') {
+      for (const dir of enter) steps.push(['mkdir', dir, '755'])
+      for (const [file, value] of this.#cgroups.limits(paths.cgroup, spec.limits)) steps.push(['control', file, value])
+    }
+    steps.push([
+      'launch',
+      `argv=${argv.join('\0')}`,
+      'env=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+      `cwd=${paths.bundle}`,
+      `cgroups=${enter.map((dir) => join(dir, 'cgroup.procs')).join('\0')}`,
+      `target=${paths.rootfs}`,
+      `lowers=${[paths.identity, ready.agentLayer, ...layerDirs].join('\0')}`,
+      `writable=${paths.writable}`,
+      ...(ready.userns === null ? [] : [`userns=${ready.userns}`]),
+      `pidfile=${paths.pidFile}`,
+      `log=${paths.log}`,
+      `ready=${kind.agent === 'socket' ? READY_LINE : ''}`,
+      `timeout=${timeoutMs}`,
+    ])
+    const results = await hostkit.run(steps)
+    const outcome = JSON.parse(results.at(-1)?.text ?? '') as Launched | NotLaunched
+    if (outcome.ok) return outcome
+    throw new FaasError(outcome.kind === 'timeout' ? 'sandbox/create-timeout' : 'sandbox/create-failed', {
+      message: outcome.message,
+      cause: new Error(outcome.log),
+    })
+  }
+
+  async #connect(launched: Launched, signal: AbortSignal): Promise<AgentClient> {
+    if (this.#kind.agent === 'socket') return connectAgent(launched.pid, { signal })
+    const { hostkit } = this.#options
+    const [toAgent, fromAgent] = launched.pipes
+    if (toAgent === undefined || fromAgent === undefined) throw new FaasError('sandbox/create-failed', { message: 'The helper gave no way to the agent.' })
+    try {
+      return await connectPipes(hostkit.pid, { toAgent, fromAgent }, { signal, timeoutMs: this.#options.startTimeoutMs ?? START_TIMEOUT_MS })
+    } finally {
+      await hostkit.run([['close', toAgent], ['close', fromAgent]])
+    }
+  }
+}
+
+function hostsFile(hostname: string): string {
+  return `127.0.0.1\tlocalhost ${hostname}\n::1\tlocalhost ip6-localhost ip6-loopback ${hostname}\n`
+}
+
+function asCreateError(error: unknown, signal: AbortSignal): unknown {
+  if (signal.aborted || isFaasError(error)) return error
+  if (error instanceof HostKitError) {
+    return new FaasError('sandbox/create-failed', { message: 'The host could not make the sandbox.', cause: error })
+  }
+  return error
+}

@@ -1,0 +1,195 @@
+/**
+ * A live sandbox of runc, crun or gVisor.
+ *
+ * I1. Numbers and the reason of its end come from the host's cgroup, never from the guest.
+ * I2. Disposal runs once whoever asks, under its own deadline, and leaves nothing.
+ */
+import type { AgentClient } from '@faas-platform/agent-client'
+import {
+  FaasError, isFaasError, type Capability, type ExecHandle, type ExecIo, type ExecSpec, type LogSink, type RetainedState,
+  type RuntimeName, type Sandbox, type SandboxAction, type SandboxExit, type SandboxId, type SandboxLimits, type SandboxSpec,
+  type SandboxStats, type TimeBudget,
+} from '@faas-platform/core'
+import type { CgroupHost, HostKit } from '@faas-platform/host'
+import { ExecWithOom } from './exec-handle.js'
+import { ExitWatch } from './exit-watch.js'
+import { freeze } from './freeze.js'
+import type { SandboxPaths } from './layout.js'
+import { retainUpper } from './retained.js'
+import { type MainProcess, teardown } from './teardown.js'
+
+/** Commands are the first victims of the OOM killer, here and on the host; the agent lives to tell. */
+const GUEST_OOM_SCORE_ADJ = 500
+/** Entries counted for `writableBytes` before the count is called incomplete. */
+const USAGE_ENTRIES_MAX = 1_000_000
+
+export interface SandboxParts {
+  readonly spec: SandboxSpec
+  readonly runtime: RuntimeName
+  readonly paths: SandboxPaths
+  readonly retainedDir: string
+  readonly main: MainProcess
+  readonly agent: AgentClient
+  readonly hostkit: HostKit
+  readonly hostkitPath: string
+  readonly cgroups: CgroupHost
+  readonly log: LogSink
+  readonly timeBudget: TimeBudget
+  /** Whether the kernel of the host counts the OOM kills of single commands. */
+  readonly commandsVisible: boolean
+  /** Frees what is shared with other sandboxes (image lease, network). */
+  readonly release: () => Promise<void>
+}
+
+export class OciSandbox implements Sandbox {
+  readonly id: SandboxId
+  readonly runtime: RuntimeName
+  readonly spec: SandboxSpec
+  readonly timeBudget: TimeBudget
+  readonly exited: Promise<SandboxExit>
+  readonly #parts: SandboxParts
+  readonly #watch = new ExitWatch()
+  readonly #stopListening: () => void
+  #end: Promise<unknown> | null = null
+  #paused = false
+
+  constructor(parts: SandboxParts) {
+    this.#parts = parts
+    this.id = parts.spec.id
+    this.runtime = parts.runtime
+    this.spec = parts.spec
+    this.timeBudget = parts.timeBudget
+    this.exited = this.#watch.exited
+    this.#stopListening = parts.hostkit.onProcessExit(parts.main.pid, () => this.#lost('Its first process ended.'))
+    void parts.agent.closed.then((error) => this.#lost(error?.message ?? 'The connection to its agent was closed.'))
+  }
+
+  async exec(spec: ExecSpec, io: ExecIo, options: { readonly signal: AbortSignal }): Promise<ExecHandle> {
+    this.#check()
+    const oomBefore = this.#oomKills()
+    try {
+      const exec = await this.#parts.agent.exec(spec, io, { signal: options.signal, oomScoreAdj: GUEST_OOM_SCORE_ADJ })
+      return new ExecWithOom(exec, () => this.#oomKills() > oomBefore, (error) => this.#explain(error))
+    } catch (error) {
+      throw await this.#explain(error)
+    }
+  }
+
+  async copyIn(path: string, tar: AsyncIterable<Uint8Array>, options: { readonly signal: AbortSignal }): Promise<void> {
+    this.#check()
+    try {
+      await this.#parts.agent.copyIn(path, tar, options)
+    } catch (error) {
+      throw await this.#explain(error)
+    }
+  }
+
+  async *copyOut(path: string, options: { readonly signal: AbortSignal }): AsyncIterable<Uint8Array> {
+    this.#check()
+    try {
+      yield* this.#parts.agent.copyOut(path, options)
+    } catch (error) {
+      throw await this.#explain(error)
+    }
+  }
+
+  async pause(): Promise<void> {
+    this.#check()
+    await freeze(this.#parts.hostkit, this.#parts.cgroups, this.#parts.paths.cgroup, true)
+    this.#paused = true
+  }
+
+  async resume(): Promise<void> {
+    if (this.#watch.exit !== null) throw this.#gone(this.#watch.exit)
+    await freeze(this.#parts.hostkit, this.#parts.cgroups, this.#parts.paths.cgroup, false)
+    this.#paused = false
+  }
+
+  async stats(): Promise<SandboxStats> {
+    if (this.#watch.exit !== null) throw this.#gone(this.#watch.exit)
+    const { cgroups, hostkit, paths } = this.#parts
+    const [usage, files] = await Promise.all([
+      cgroups.usage(paths.cgroup),
+      hostkit.call('usage', paths.upper, USAGE_ENTRIES_MAX, Number.MAX_SAFE_INTEGER),
+    ])
+    const writable = JSON.parse(files) as { readonly bytes: number }
+    return { ...usage, writableBytes: writable.bytes }
+  }
+
+  async updateLimits(limits: SandboxLimits): Promise<void> {
+    this.#check()
+    const { cgroups, hostkit, paths } = this.#parts
+    await hostkit.run(cgroups.limits(paths.cgroup, limits).map(([file, value]) => ['control', file, value] as const))
+  }
+
+  async capability(action: SandboxAction): Promise<Capability> {
+    if (this.#watch.exit !== null) return { can: false, why: this.#watch.exit.message }
+    switch (action) {
+      case 'checkpoint':
+        return { can: false, why: 'This driver does not take checkpoints.' }
+      case 'expose':
+        return { can: false, why: 'This driver does not expose ports.' }
+      default:
+        return { can: true }
+    }
+  }
+
+  async retain(): Promise<RetainedState> {
+    if (this.#end !== null) throw new FaasError('sandbox/destroyed', { message: 'The sandbox was destroyed before its files could be kept.' })
+    const { hostkit, hostkitPath, retainedDir, paths } = this.#parts
+    const retained = retainUpper({ id: this.id, upper: paths.upper, dir: retainedDir, hostkit, hostkitPath })
+    this.#end = this.#destroy(retained.steps)
+    await this.#end
+    return retained.state()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#end ??= this.#destroy([])
+    await this.#end
+  }
+
+  async #destroy(keep: Parameters<typeof teardown>[0]['keep']): Promise<void> {
+    const { agent, hostkit, cgroups, paths, main, log } = this.#parts
+    this.#watch.end({ reason: 'destroyed', message: 'The sandbox was destroyed.' })
+    this.#stopListening()
+    try {
+      await agent.close()
+      await teardown({ id: this.id, hostkit, cgroups, paths, main, log, ...(keep === undefined ? {} : { keep }) })
+    } finally {
+      await this.#parts.release()
+    }
+  }
+
+  #oomKills(): number {
+    return this.#parts.commandsVisible ? this.#parts.cgroups.oomKills(this.#parts.paths.cgroup) : 0
+  }
+
+  #lost(how: string): void {
+    if (this.#watch.exit !== null) return
+    const oom = this.#parts.cgroups.oomKills(this.#parts.paths.cgroup) > 0
+    this.#watch.end(
+      oom
+        ? { reason: 'oom', message: `The sandbox ran out of its ${this.spec.limits.memoryBytes} bytes of memory.` }
+        : { reason: 'lost', message: `The sandbox ended by itself. ${how}` },
+    )
+  }
+
+  #check(): void {
+    const exit = this.#watch.exit
+    if (exit !== null) throw this.#gone(exit)
+    if (this.#paused) throw new FaasError('instance/wrong-state', { message: 'The sandbox is paused.', hint: 'Resume it first.' })
+  }
+
+  #gone(exit: SandboxExit): FaasError {
+    if (exit.reason === 'destroyed') return new FaasError('sandbox/destroyed', { message: exit.message })
+    return new FaasError(exit.reason === 'oom' ? 'sandbox/oom' : 'sandbox/lost', { message: exit.message })
+  }
+
+  /** A broken connection is a consequence; the sandbox's own end says more. */
+  async #explain(error: unknown): Promise<unknown> {
+    if (!isFaasError(error, 'agent/disconnected')) return error
+    const exit = await this.exited
+    const gone = this.#gone(exit)
+    return new FaasError(gone.code, { message: gone.message, cause: error })
+  }
+}

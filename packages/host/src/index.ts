@@ -1,0 +1,6 @@
+export { CgroupHost, CPU_PERIOD_US } from './cgroups.js'
+export type { CgroupLimits, CgroupUsage } from './cgroups.js'
+export { HostKit, HostKitError } from './hostkit.js'
+export type { HostKitEvent, HostKitOptions, ProcessExit } from './hostkit.js'
+export type { Step, StepResult } from './hostkit-wire.js'
+export { dataDirId } from './owner.js'
