@@ -34,7 +34,7 @@ export async function eventually<T>(probe: () => T | Promise<T>, options: Eventu
 }
 
 /** The value of `promise`, or an error when it takes longer. The promise itself goes on. */
-export async function within<T>(deadlineMs: number, what: string, promise: Promise<T>): Promise<T> {
+export async function within<T>(deadlineMs: number, what: string, promise: PromiseLike<T>): Promise<T> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => reject(new Error(`Not within ${deadlineMs} ms: ${what}`)), deadlineMs)

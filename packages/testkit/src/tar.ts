@@ -157,4 +157,4 @@ const cString = (bytes: Uint8Array): string => {
 }
 const isAscii = (value: string): boolean => /^[\x20-\x7e]*$/.test(value)
 const padding = (size: number): Uint8Array => new Uint8Array((BLOCK - (size % BLOCK)) % BLOCK)
-const malformed = (message: string): FaasError => new FaasError('sandbox/file-error', { message, details: { errno: 'EINVAL' } })
+const malformed = (message: string): FaasError => new FaasError('sandbox/file-error', { message, details: { reason: 'bad-archive' } })

@@ -1,7 +1,7 @@
 /** Extracts tar entries into a tree; nothing ever lands outside of the target directory. */
 import { FaasError } from '@faas-platform/core'
 import type { TarEntry } from '../tar.js'
-import { GuestError, type FileTree } from './file-tree.js'
+import { ERRNO_NUMBER, GuestError, type FileTree } from './file-tree.js'
 
 /** @throws FaasError `sandbox/path-invalid` for entries that lead out, `sandbox/file-error` for what the tree refuses. */
 export function applyTar(tree: FileTree, into: string, entries: readonly TarEntry[], options: { readonly whiteouts: boolean }): void {
@@ -11,7 +11,7 @@ export function applyTar(tree: FileTree, into: string, entries: readonly TarEntr
     for (const entry of entries) applyEntry(tree, base, entry, options.whiteouts)
   } catch (error) {
     if (!(error instanceof GuestError)) throw error
-    throw new FaasError('sandbox/file-error', { message: `The files could not be written: ${error.message}.`, details: { errno: error.errno, path: error.path }, cause: error })
+    throw new FaasError('sandbox/file-error', { message: `The files could not be written: ${error.message}.`, details: { reason: 'file', errno: ERRNO_NUMBER[error.errno], path: error.path }, cause: error })
   }
 }
 
@@ -49,7 +49,7 @@ function applyEntry(tree: FileTree, base: string, entry: TarEntry, whiteouts: bo
       return
     }
     default:
-      throw new FaasError('sandbox/file-error', { message: 'Devices and pipes are not accepted.', details: { errno: 'EPERM', path: entry.path } })
+      throw new FaasError('sandbox/file-error', { message: 'Devices and pipes are not accepted.', details: { reason: 'file', errno: ERRNO_NUMBER.EPERM, path: entry.path } })
   }
 }
 
@@ -58,11 +58,16 @@ function inside(tree: FileTree, base: string, name: string): string | null {
   const parts = name.split('/').filter((part) => part !== '' && part !== '.')
   if (name.startsWith('/') || parts.includes('..')) throw escape(name)
   if (parts.length === 0) return null
-  const parent = `${base === '/' ? '' : base}/${parts.slice(0, -1).join('/')}`
-  tree.mkdir(parent, '/', { parents: true })
-  const real = tree.realpath(parent)
-  if (real !== base && !real.startsWith(base === '/' ? '/' : `${base}/`)) throw escape(name)
-  return `${real === '/' ? '' : real}/${parts.at(-1) ?? ''}`
+  const below = base === '/' ? '' : base
+  let real = below
+  // Step by step, so that nothing is made behind a link before it is known where the link leads.
+  for (const part of parts.slice(0, -1)) {
+    const step = `${real}/${part}`
+    if (!isThere(tree, step)) tree.mkdir(step, '/')
+    real = tree.realpath(step)
+    if (real !== below && !real.startsWith(`${below}/`)) throw escape(name)
+  }
+  return `${real}/${parts.at(-1) ?? ''}`
 }
 
 function isThere(tree: FileTree, path: string): boolean {

@@ -16,6 +16,11 @@ export const ERRNO_TEXT: Readonly<Record<Errno, string>> = {
   E2BIG: 'Argument list too long', EAGAIN: 'Resource temporarily unavailable', ESRCH: 'No such process',
 }
 
+/** Numbers as Linux has them on x86-64 and arm64. */
+export const ERRNO_NUMBER: Readonly<Record<Errno, number>> = {
+  EPERM: 1, ENOENT: 2, ESRCH: 3, E2BIG: 7, EAGAIN: 11, EACCES: 13, EEXIST: 17, ENOTDIR: 20, EISDIR: 21, EINVAL: 22, ENOSPC: 28, ENOTEMPTY: 39, ELOOP: 40,
+}
+
 /** What a guest program sees of a failed call; never leaves the memory driver as it is. */
 export class GuestError extends Error {
   constructor(readonly errno: Errno, readonly path?: string) {

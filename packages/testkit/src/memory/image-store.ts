@@ -23,7 +23,7 @@ interface Entry {
   readonly standIn: boolean
 }
 
-const REFERENCE = /^[a-z0-9]+(?:[._/:-][a-z0-9]+)*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$/
+const REFERENCE = /^(?:[a-z0-9][a-z0-9.-]*(?::\d+)?\/)?[a-z0-9]+(?:(?:[._/]|__|-+)[a-z0-9]+)*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$/
 
 export class MemoryImageStore implements ImageStore {
   readonly #byDigest = new Map<ImageDigest, Entry>()

@@ -12,7 +12,7 @@ import {
 import { collect, text } from '../bytes.js'
 import { packTarStream, unpackTar } from '../tar.js'
 import { applyTar } from './apply-tar.js'
-import { GuestError, type FileTree } from './file-tree.js'
+import { ERRNO_NUMBER, GuestError, type Errno, type FileTree } from './file-tree.js'
 import { BytePipe, nullFile, OpenFile, Terminal } from './io.js'
 import { SIGNALS, type Kernel, type Proc, type Program } from './kernel.js'
 import type { Resolve } from './shell/run.js'
@@ -98,7 +98,7 @@ export class MemorySandbox implements Sandbox {
       }
     } catch (error) {
       if (!(error instanceof GuestError)) throw error
-      throw new FaasError('sandbox/file-error', { message: `${path} could not be read: ${error.message}.`, details: { errno: error.errno, path }, cause: error })
+      throw new FaasError('sandbox/file-error', { message: `${path} could not be read: ${error.message}.`, details: { reason: 'file', errno: ERRNO_NUMBER[error.errno], path }, cause: error })
     }
   }
 
@@ -218,8 +218,8 @@ export class MemorySandbox implements Sandbox {
     const user = userOf(this.tree, spec.user)
     const cwd = spec.cwd ?? '/'
     const env = new Map(Object.entries(spec.env))
+    if (!this.tree.exists(cwd) || this.tree.lookup(cwd).type !== 'dir') throw spawnFailed('bad-cwd', `There is no directory ${cwd} in the sandbox.`)
     try {
-      if (this.tree.lookup(cwd).type !== 'dir') throw new GuestError('ENOTDIR', cwd)
       checkArguments(spec)
       const output = new Output(io)
       const out = (stream: 'stdout' | 'stderr'): OpenFile => new OpenFile({ write: (bytes) => output.send(stream, bytes) })
@@ -239,7 +239,7 @@ export class MemorySandbox implements Sandbox {
       return { proc, output, terminal, pipe }
     } catch (error) {
       if (!(error instanceof GuestError)) throw error
-      throw spawnFailed(error.errno, `${error.path ?? spec.argv[0] ?? ''}: ${error.message}`, error)
+      throw spawnFailed(SPAWN_REASONS[error.errno] ?? 'exec-failed', `${error.path ?? spec.argv[0] ?? ''}: ${error.message}`, error)
     }
   }
 
@@ -355,7 +355,7 @@ function userOf(tree: FileTree, user: string | undefined): { uid: number; gid: n
   const uid = /^\d+$/.test(name) ? Number(name) : row === undefined ? undefined : Number(row[2])
   const groupRow = group === undefined ? undefined : rows('/etc/group').find((fields) => fields[0] === group)
   const gid = group === undefined ? Number(row?.[3] ?? 0) : /^\d+$/.test(group) ? Number(group) : groupRow === undefined ? undefined : Number(groupRow[2])
-  if (uid === undefined || gid === undefined) throw spawnFailed('EINVAL', `There is no user ${user} in the sandbox.`)
+  if (uid === undefined || gid === undefined) throw spawnFailed('unknown-user', `There is no user ${user} in the sandbox.`)
   return { uid, gid }
 }
 
@@ -369,8 +369,12 @@ function checkPath(path: string): void {
   if (!path.startsWith('/') || path.includes('\0')) throw new FaasError('sandbox/path-invalid', { message: 'The path must be absolute.', details: { path } })
 }
 
-function spawnFailed(errno: string, message: string, cause?: unknown): FaasError {
-  return new FaasError('execution/spawn-failed', { message, details: { errno }, cause })
+/** Named as the guest agent's protocol names them. */
+type SpawnReason = 'command-not-found' | 'not-executable' | 'bad-cwd' | 'unknown-user' | 'arguments-too-big' | 'no-resources' | 'exec-failed'
+const SPAWN_REASONS: Partial<Record<Errno, SpawnReason>> = { ENOENT: 'command-not-found', EACCES: 'not-executable', E2BIG: 'arguments-too-big', EAGAIN: 'no-resources' }
+
+function spawnFailed(reason: SpawnReason, message: string, cause?: GuestError): FaasError {
+  return new FaasError('execution/spawn-failed', { message, details: { reason, ...(cause === undefined ? {} : { errno: ERRNO_NUMBER[cause.errno] }) }, cause })
 }
 
 function unsupported(what: string): FaasError {
