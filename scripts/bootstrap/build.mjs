@@ -32,7 +32,7 @@ export async function buildAgent() {
   })
   if (code !== 0) {
     throw new BootstrapError(`the guest agent does not build: ${lastLines(stderr || stdout, 8)}`, {
-      hint: 'run scripts/build-agent.sh for its full output; Rust 1.80 or newer is needed (package cargo or rustup)',
+      hint: 'run scripts/build-agent.sh for its full output; Rust 1.89 or newer is needed (package cargo or rustup)',
     })
   }
   for (const name of AGENT_BINARIES) {

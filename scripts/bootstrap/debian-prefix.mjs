@@ -105,16 +105,23 @@ export class DebianPrefix {
     })
   }
 
-  async #patch(file, loader, hostLoader) {
+  /** A library with a run path of its own ignores its program's; it gets the prefix's instead. */
+  adoptLibrary(path) {
+    return this.#serial(() => this.#patchelf(this.#loader(), ['--force-rpath', '--set-rpath', this.libDirs.join(':'), realpathSync(join(this.root, path))]))
+  }
+
+  async #patchelf(loader, args) {
     const patchelf = join(this.root, 'usr/bin/patchelf')
     if (!existsSync(patchelf)) throw new BootstrapError(`patchelf is not in the ${this.suite} prefix`)
-    const libraries = this.libDirs.join(':')
+    await run(loader, ['--library-path', this.libDirs.join(':'), patchelf, ...args])
+  }
+
+  async #patch(file, loader, hostLoader) {
     const next = `${file}.patched`
     copyFileSync(file, next)
-    // DT_RPATH, not DT_RUNPATH: it must also serve the libraries' own dependencies and dlopen.
-    const args = ['--set-interpreter', loader, '--force-rpath', '--set-rpath', libraries, next]
     try {
-      await run(loader, ['--library-path', libraries, patchelf, ...args])
+      // DT_RPATH, not DT_RUNPATH: it must also serve the libraries' own dependencies and dlopen.
+      await this.#patchelf(loader, ['--set-interpreter', loader, '--force-rpath', '--set-rpath', this.libDirs.join(':'), next])
       await this.#assertClosed(next, loader)
       renameSync(next, file)
     } catch (cause) {

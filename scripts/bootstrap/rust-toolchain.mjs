@@ -3,8 +3,8 @@
  * library, linker driver and a static C library, all in the private prefix.
  * Enough to build a static program that uses the standard library only.
  */
-import { chmodSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join, relative } from 'node:path'
 import { DebianPrefix } from './debian-prefix.mjs'
 import { findMirror } from './debian-sources.mjs'
 import { withLock } from './lock.mjs'
@@ -12,7 +12,8 @@ import { pathWithTools, TOOLS_DIR } from './paths.mjs'
 import { BootstrapError } from './process.mjs'
 import { progress } from './progress.mjs'
 
-const SUITE = 'trixie' // the oldest stable suite whose compiler (1.85) builds the agent
+// The agent's sources need a compiler newer than the stable suite's 1.85.
+const SUITE = 'sid'
 const PACKAGES = ['patchelf', 'cargo', 'rustc', 'libstd-rust-dev', 'gcc', 'binutils', 'libc6-dev']
 
 /**
@@ -21,12 +22,17 @@ const PACKAGES = ['patchelf', 'cargo', 'rustc', 'libstd-rust-dev', 'gcc', 'binut
  */
 export async function ensureRust() {
   const mirror = findMirror()
-  const hint = 'install Rust 1.80 or newer and a C linker: apt-get install cargo gcc libc6-dev, or rustup'
+  const hint = 'install Rust 1.89 or newer and a C linker: apt-get install cargo gcc libc6-dev, or rustup'
   if (!mirror) throw new BootstrapError('no cargo, and no Debian mirror to fetch it from', { hint })
   const bin = join(TOOLS_DIR, 'rust', 'bin')
   mkdirSync(bin, { recursive: true })
+  const stamp = join(TOOLS_DIR, 'rust', 'ready')
   try {
-    await withLock(TOOLS_DIR, 'rust', () => install(new DebianPrefix({ suite: SUITE, toolsDir: TOOLS_DIR, mirror }), bin))
+    await withLock(TOOLS_DIR, 'rust', async () => {
+      if (existsSync(stamp) && readFileSync(stamp, 'utf8') === TOOLS_DIR) return
+      await install(new DebianPrefix({ suite: SUITE, toolsDir: TOOLS_DIR, mirror }), bin)
+      writeFileSync(stamp, TOOLS_DIR)
+    })
   } catch (cause) {
     throw new BootstrapError(`Rust can not be fetched: ${cause.message}`, { hint, cause })
   }
@@ -46,6 +52,10 @@ async function install(prefix, bin) {
   const linker = find(join(prefix.root, 'usr/bin'), /-linux-gnu-ld\.bfd$/)
   const libexec = join(prefix.root, 'usr/libexec/gcc')
   const collect2 = readdirSync(libexec, { recursive: true }).find((name) => name.endsWith('/collect2'))
+  for (const dir of prefix.libDirs.filter((candidate) => existsSync(candidate))) {
+    const llvm = readdirSync(dir).find((name) => /^libLLVM\.so\./.test(name))
+    if (llvm) await prefix.adoptLibrary(relative(prefix.root, join(dir, llvm)))
+  }
   const adopted = {}
   for (const [name, path] of Object.entries({ cargo: 'usr/bin/cargo', rustc: 'usr/bin/rustc', gcc: `usr/bin/${gcc}`, ld: `usr/bin/${linker}` })) {
     adopted[name] = await prefix.adopt(path)
