@@ -5,8 +5,10 @@ mod conn;
 mod exec;
 mod exec_request;
 mod execs;
+mod files;
 mod jobs;
 mod requests;
+mod reseed;
 mod server;
 
 pub use server::{Options, Server, Transport};

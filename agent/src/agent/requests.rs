@@ -3,6 +3,7 @@
 
 use super::conn::Stream;
 use super::exec::STDIN_WINDOW;
+use super::jobs::JOB_WINDOW;
 use super::server::{Server, MAX_EXECS};
 use crate::fields::{as_u16, as_u32, as_u64, FieldWriter, Fields};
 use crate::frame::{code, kind, Message, ProtocolError, MAX_MESSAGE, MAX_PAYLOAD};
@@ -110,7 +111,8 @@ impl Server {
             kind::KILL_ALL => self.kill_all(conn, m),
             kind::RESUME => self.resume(conn, m),
             kind::SHUTDOWN => self.shutdown(conn, m),
-            kind::STAT..=kind::TAR_OUT | kind::QUIESCE | kind::RESEED => self.start_job(conn, m),
+            kind::RESEED => self.reseed(conn, m),
+            kind::STAT..=kind::TAR_OUT | kind::QUIESCE => self.start_job(conn, m),
             _ => Err(ProtocolError("unknown message type")),
         }
     }
@@ -163,6 +165,7 @@ impl Server {
             .u32(8, sys::getpid() as u32)
             .bytes(9, &self.sandbox_id)
             .u64(10, unix_time_ns())
+            .u32(11, JOB_WINDOW as u32)
             .0;
         self.reply(conn, 0, kind::READY, &ready);
         Ok(())

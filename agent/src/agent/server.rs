@@ -6,6 +6,7 @@
 
 use super::conn::{Conn, Stream};
 use super::exec::{Exec, OnDisconnect};
+use super::jobs::Jobs;
 use crate::cgroup;
 use crate::frame::{kind, FrameReader};
 use crate::outbuf::REPLY_LIMIT;
@@ -51,6 +52,7 @@ pub(super) const TOKEN_STDOUT: u64 = 4 << 56;
 pub(super) const TOKEN_STDERR: u64 = 5 << 56;
 pub(super) const TOKEN_STDIN: u64 = 6 << 56;
 pub(super) const TOKEN_SINK: u64 = 7 << 56;
+const TOKEN_JOBS: u64 = 8 << 56;
 const TOKEN_KIND: u64 = 0xff << 56;
 
 struct Listener {
@@ -75,6 +77,7 @@ pub struct Server {
     pub(super) execs: BTreeMap<u32, Exec>,
     pub(super) by_pid: HashMap<i32, u32>,
     sinks: BTreeMap<u64, Sink>,
+    pub(super) jobs: Jobs,
     pub(super) spawner: Spawner,
     pub(super) null: OwnedFd,
     pub(super) nofile: Option<Rlimit>,
@@ -123,6 +126,7 @@ impl Server {
             execs: BTreeMap::new(),
             by_pid: HashMap::new(),
             sinks: BTreeMap::new(),
+            jobs: Jobs::new()?,
             spawner: Spawner::new(),
             null,
             nofile,
@@ -136,6 +140,7 @@ impl Server {
             stopping: false,
         };
         server.epoll.add(server.signals.as_raw_fd(), sys::EPOLLIN, TOKEN_SIGNAL)?;
+        server.epoll.add(server.jobs.wake_fd(), sys::EPOLLIN, TOKEN_JOBS)?;
         match (options.transport, stdio) {
             (Transport::Listen(path), _) => {
                 server.listen(path)?;
@@ -196,6 +201,7 @@ impl Server {
         let takes_input = |c: &Conn| c.readable && !c.closing && !c.dead && c.out.pending() < REPLY_LIMIT;
         self.conns.values().any(takes_input)
             || self.sinks.values().any(|s| s.ready)
+            || self.jobs.has_sendable(self.quiesced, |conn| self.conns.get(&conn).is_some_and(|c| c.out.room() > 0))
             || (!self.quiesced && self.execs.values().any(|e| e.is_runnable(self.room_for(e))))
     }
 
@@ -210,6 +216,7 @@ impl Server {
         match token & TOKEN_KIND {
             TOKEN_SIGNAL => self.reap_all(),
             TOKEN_LISTENER => self.accept_all(),
+            TOKEN_JOBS => self.clear_job_wake(),
             TOKEN_CONN => {
                 if let Some(conn) = self.conns.get_mut(&id) {
                     conn.readable |= gone || events & (sys::EPOLLIN | sys::EPOLLRDHUP) != 0;
@@ -388,6 +395,7 @@ impl Server {
     /// Moves what can be moved; returns the next moment something falls due.
     fn pump(&mut self) -> Option<Instant> {
         self.drain_sinks();
+        self.pump_jobs();
         if self.quiesced {
             return None;
         }

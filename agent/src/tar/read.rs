@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn pax_records_are_parsed_and_malformed_ones_refused() {
         let mut o = Overrides::default();
-        apply_pax(b"12 path=abc\n15 mtime=-1.25\n28 SCHILY.xattr.user.k=v\x00\xff\n", &mut o).unwrap();
+        apply_pax(b"12 path=abc\n15 mtime=-1.25\n27 SCHILY.xattr.user.k=v\x00\xff\n", &mut o).unwrap();
         assert_eq!(o.path.as_deref(), Some(&b"abc"[..]));
         assert_eq!(o.xattrs, [(b"user.k".to_vec(), b"v\x00\xff".to_vec())]);
         assert_eq!(pax_time(b"-1.25").unwrap(), (-2, 750_000_000));

@@ -11,8 +11,11 @@ import { AgentExec, type ExecLink } from './agent-exec.js'
 import { Deferred } from './deferred.js'
 import { abortError, decodeError, disconnected, protocolError } from './errors.js'
 import { DEFAULT_WINDOW_BYTES, encodeExec, type ExecOptions } from './exec-request.js'
+import { EntryDecoder, fileEntryOf, type FileEntry } from './file-entry.js'
 import { Rpc } from './rpc.js'
 import { StreamTable, type StreamHandler } from './stream-table.js'
+import { signalNumber } from './signals.js'
+import { Transfer, TRANSFER_WINDOW_BYTES } from './transfer.js'
 import { Transport, type AgentStream } from './transport.js'
 import { FieldMap, FieldWriter, KIND, PROTOCOL_VERSION } from './wire.js'
 
@@ -28,6 +31,53 @@ export interface CallOptions {
   readonly signal?: AbortSignal
 }
 
+export interface FileOptions {
+  readonly signal?: AbortSignal
+}
+
+export interface WriteFileOptions extends FileOptions {
+  /** Permission bits; absent: 0644 for a new file, unchanged for an old one. */
+  readonly mode?: number
+  readonly uid?: number
+  readonly gid?: number
+  readonly parents?: boolean
+  readonly append?: boolean
+  /** Fail when it exists. */
+  readonly exclusive?: boolean
+}
+
+/** One command as the agent knows it. */
+export interface ExecInfo {
+  readonly execId: number
+  readonly pid: number
+  readonly ended: boolean
+  readonly attached: boolean
+  readonly tty: boolean
+  /** Positions between which output can be replayed. */
+  readonly stdout: { readonly base: number; readonly head: number }
+  readonly stderr: { readonly base: number; readonly head: number }
+  readonly ageMs: number
+  /** argv[0], cut to 256 bytes. */
+  readonly name: string
+}
+
+export interface ReseedOptions extends CallOptions {
+  readonly sandboxId: string
+  readonly hostname?: string
+  /** Random bytes, at most 4096. */
+  readonly entropy?: Uint8Array
+}
+
+export interface ReseedReport {
+  /** 0 when set or not asked for, else why not. */
+  readonly hostnameErrno: number
+  /** `credited` needs privilege; `mixed` still makes two forks differ. */
+  readonly entropy: 'none' | 'mixed' | 'credited'
+  readonly entropyErrno: number
+  /** How far the guest's clock is behind the host's, ms. */
+  readonly behindMs: number
+}
+
 /** What the agent says of itself when greeted. */
 export interface AgentInfo {
   readonly version: string
@@ -37,6 +87,7 @@ export interface AgentInfo {
   readonly features: bigint
   readonly execsMax: number
   readonly stdinWindowBytes: number
+  readonly fileWindowBytes: number
   readonly guestTimeMs: number
 }
 
@@ -49,6 +100,10 @@ export interface AgentHealth {
 
 const CONNECT_TIMEOUT_MS = 5_000
 const CALL_TIMEOUT_MS = 10_000
+/** Removing a large tree takes its time. */
+const FILE_TIMEOUT_MS = 60_000
+const EMPTY = new Uint8Array()
+const FLAG = { recursive: 1, follow: 2, append: 4, exclusive: 8 } as const
 
 export class AgentClient implements AsyncDisposable {
   readonly #transport: Transport
@@ -124,8 +179,137 @@ export class AgentClient implements AsyncDisposable {
   }
 
   async ping(options: CallOptions = {}): Promise<AgentHealth> {
-    const pong = await this.#call(KIND.ping, new Uint8Array(), KIND.pong, options)
+    const pong = await this.#call(KIND.ping, EMPTY, KIND.pong, options)
     return { guestTimeMs: Number(pong.u64(2) / 1_000_000n), execsLive: pong.u32(3), orphansReaped: pong.count(4) }
+  }
+
+  /** Every command the agent knows: running, or ended and not forgotten. */
+  async listExecs(options: CallOptions = {}): Promise<readonly ExecInfo[]> {
+    const answer = await this.#call(KIND.listExecs, EMPTY, KIND.ok, options)
+    return answer.all(1).map((payload) => {
+      const f = new FieldMap(payload)
+      const info: ExecInfo = {
+        execId: f.u32(1), pid: f.u32(2), ended: f.u8(3) === 1, attached: f.u8(4) === 1, tty: f.u8(5) === 1,
+        stdout: { base: f.count(6), head: f.count(7) }, stderr: { base: f.count(8), head: f.count(9) },
+        ageMs: f.count(10), name: f.text(11),
+      }
+      return f.malformed ? this.#fault('a malformed command record') : info
+    })
+  }
+
+  /** Drops the record of an ended, detached command. @throws `execution/not-running` */
+  async forget(execId: number, options: CallOptions = {}): Promise<void> {
+    await this.#call(KIND.forget, new FieldWriter().u32(1, execId).finish(), KIND.ok, options)
+  }
+
+  /** Signals every process of the sandbox but the agent. */
+  async killAll(signal = 'SIGKILL', options: CallOptions = {}): Promise<void> {
+    await this.#call(KIND.killAll, new FieldWriter().u32(2, signalNumber(signal)).finish(), KIND.ok, options)
+  }
+
+  /** Ends every process and the agent; the connection closes. */
+  async shutdown(options: CallOptions = {}): Promise<void> {
+    await this.#call(KIND.shutdown, EMPTY, KIND.ok, options)
+  }
+
+  /**
+   * Holds all output and answers when nothing is on the way any more: the moment for a checkpoint. Commands survive a
+   * connection that closes now. `resume`, or the next connection, ends it.
+   * @param options.sync Flush the root file system (`root`), all (`all`; on a shared kernel that is the whole host), or nothing (default).
+   */
+  async quiesce(options: CallOptions & { readonly sync?: 'none' | 'root' | 'all' } = {}): Promise<void> {
+    const sync = { none: 0, root: 1, all: 2 }[options.sync ?? 'none']
+    await this.#call(KIND.quiesce, new FieldWriter().u8(10, sync).finish(), KIND.ok, options)
+  }
+
+  async resume(options: CallOptions = {}): Promise<void> {
+    await this.#call(KIND.resume, EMPTY, KIND.ok, options)
+  }
+
+  /** Gives a restored sandbox its own identity. */
+  async reseed(options: ReseedOptions): Promise<ReseedReport> {
+    const w = new FieldWriter().text(1, options.sandboxId)
+    if (options.hostname !== undefined) w.text(2, options.hostname)
+    if (options.entropy !== undefined) w.bytes(3, options.entropy)
+    w.u64(4, BigInt(Date.now()) * 1_000_000n)
+    const f = await this.#call(KIND.reseed, w.finish(), KIND.ok, options)
+    const report: ReseedReport = {
+      hostnameErrno: f.u32(1),
+      entropy: (['none', 'mixed', 'credited'] as const)[f.u8(2)] ?? 'none',
+      entropyErrno: f.u32(3),
+      behindMs: Number(f.i64(5) / 1_000_000n),
+    }
+    return f.malformed ? this.#fault('a malformed answer to RESEED') : report
+  }
+
+  /** @throws `sandbox/file-error` with `details.errno` */
+  async stat(path: string, options: CallOptions & { readonly follow?: boolean } = {}): Promise<FileEntry> {
+    const payload = new FieldWriter().text(1, path).u32(4, options.follow === true ? FLAG.follow : 0).finish()
+    const answer = await this.#call(KIND.stat, payload, KIND.ok, options)
+    return fileEntryOf(answer) ?? this.#fault('a malformed file entry')
+  }
+
+  /** The entries of a directory, by name. @throws `sandbox/file-error` */
+  async *list(path: string, options: FileOptions = {}): AsyncGenerator<FileEntry, void, undefined> {
+    const decoder = new EntryDecoder()
+    const transfer = this.#transfer(KIND.list, new FieldWriter().text(1, path), options)
+    for await (const chunk of transfer.receiveAll()) {
+      yield* decoder.push(chunk) ?? this.#fault('a malformed directory listing')
+    }
+    if (!decoder.isComplete) this.#fault('a directory listing cut off')
+  }
+
+  async mkdir(path: string, options: CallOptions & { readonly parents?: boolean; readonly mode?: number } = {}): Promise<void> {
+    const w = new FieldWriter().text(1, path).u32(4, options.parents === true ? FLAG.recursive : 0)
+    if (options.mode !== undefined) w.u32(3, options.mode)
+    await this.#call(KIND.mkdir, w.finish(), KIND.ok, options)
+  }
+
+  async remove(path: string, options: CallOptions & { readonly recursive?: boolean } = {}): Promise<void> {
+    const payload = new FieldWriter().text(1, path).u32(4, options.recursive === true ? FLAG.recursive : 0).finish()
+    await this.#call(KIND.remove, payload, KIND.ok, { timeoutMs: FILE_TIMEOUT_MS, ...options })
+  }
+
+  async move(from: string, to: string, options: CallOptions & { readonly parents?: boolean } = {}): Promise<void> {
+    const flags = options.parents === true ? FLAG.recursive : 0
+    await this.#call(KIND.move, new FieldWriter().text(1, from).text(2, to).u32(4, flags).finish(), KIND.ok, options)
+  }
+
+  /** The bytes of a regular file. */
+  async *readFile(
+    path: string, options: FileOptions & { readonly offset?: number; readonly length?: number } = {},
+  ): AsyncGenerator<Uint8Array, void, undefined> {
+    const w = new FieldWriter().text(1, path)
+    if (options.offset !== undefined) w.u64(7, options.offset)
+    if (options.length !== undefined) w.u64(8, options.length)
+    yield* this.#transfer(KIND.read, w, options).receiveAll()
+  }
+
+  async writeFile(path: string, data: Uint8Array | AsyncIterable<Uint8Array>, options: WriteFileOptions = {}): Promise<void> {
+    const flags = (options.parents === true ? FLAG.recursive : 0) | (options.append === true ? FLAG.append : 0)
+      | (options.exclusive === true ? FLAG.exclusive : 0)
+    const w = new FieldWriter().text(1, path).u32(4, flags)
+    if (options.mode !== undefined) w.u32(3, options.mode)
+    if (options.uid !== undefined) w.u32(5, options.uid)
+    if (options.gid !== undefined) w.u32(6, options.gid)
+    await this.#upload(KIND.write, w, data instanceof Uint8Array ? [data] : data, options)
+  }
+
+  /** Unpacks a tar stream under an absolute path, whose missing parents are made. @throws `sandbox/path-invalid`, `sandbox/file-error` */
+  async copyIn(
+    path: string, tar: AsyncIterable<Uint8Array>, options: FileOptions & { readonly uid?: number; readonly gid?: number } = {},
+  ): Promise<{ readonly entries: number; readonly bytes: number }> {
+    const w = new FieldWriter().text(1, path).u32(4, FLAG.recursive)
+    if (options.uid !== undefined) w.u32(5, options.uid)
+    if (options.gid !== undefined) w.u32(6, options.gid)
+    const answer = await this.#upload(KIND.tarIn, w, tar, options)
+    return { entries: answer.count(1), bytes: answer.count(2) }
+  }
+
+  /** A tar stream of a file or a tree, named after the last component of its path. */
+  async *copyOut(path: string, options: FileOptions & { readonly follow?: boolean } = {}): AsyncGenerator<Uint8Array, void, undefined> {
+    const w = new FieldWriter().text(1, path).u32(4, options.follow === true ? FLAG.follow : 0)
+    yield* this.#transfer(KIND.tarOut, w, options).receiveAll()
   }
 
   /** Ends the connection. Commands that are not kept are killed by the agent. Idempotent. */
@@ -162,6 +346,38 @@ export class AgentClient implements AsyncDisposable {
       throw error
     }
     return exec
+  }
+
+  #transfer(kind: number, request: FieldWriter, options: FileOptions): Transfer {
+    const { signal } = options
+    if (signal?.aborted === true) throw abortError(signal)
+    const transfer = new Transfer(this.#link, this.info.fileWindowBytes)
+    transfer.bind(this.#open(transfer, kind, request.u32(9, TRANSFER_WINDOW_BYTES).finish()))
+    if (signal !== undefined) {
+      const onAbort = (): void => transfer.cancel(abortError(signal))
+      signal.addEventListener('abort', onAbort, { once: true })
+      const forget = (): void => signal.removeEventListener('abort', onAbort)
+      transfer.done.promise.then(forget, forget)
+    }
+    return transfer
+  }
+
+  async #upload(
+    kind: number, request: FieldWriter, source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>, options: FileOptions,
+  ): Promise<FieldMap> {
+    const transfer = this.#transfer(kind, request, options)
+    const sending = transfer.sendAll(source)
+    // The source's own failure must not leave half an archive looking whole.
+    sending.catch((error: unknown) => transfer.cancel(error))
+    const answer = await transfer.done.promise
+    if (answer.malformed) this.#fault('a malformed answer')
+    return answer
+  }
+
+  /** Ends the connection because of what the guest said. */
+  #fault(what: string): never {
+    this.#transport.fail(what)
+    throw this.#error ?? protocolError(what)
   }
 
   #open(handler: StreamHandler, kind: number, payload: Uint8Array): number {
@@ -230,6 +446,7 @@ export class AgentClient implements AsyncDisposable {
       pid: fields.u32(8),
       sandboxId: fields.text(9).slice(0, 256),
       guestTimeMs: Number(fields.u64(10) / 1_000_000n),
+      fileWindowBytes: fields.u32(11),
     }
     if (fields.malformed || version !== PROTOCOL_VERSION) return 'a malformed READY'
     this.#info = info

@@ -122,8 +122,8 @@ export class AgentExec implements ExecHandle, StreamHandler {
         return this.#onExit(payload)
       case KIND.ok: // the answer to DETACH
         if (this.#detaching === null) return 'an answer to nothing'
-        this.#over(new FaasError('agent/disconnected', { message: 'The command was detached and runs on.' }))
         this.#detaching.resolve()
+        this.#over(new FaasError('agent/disconnected', { message: 'The command was detached and runs on.' }))
         return null
       case KIND.error: {
         const error = decodeError(payload)

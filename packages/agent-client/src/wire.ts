@@ -51,11 +51,18 @@ export function decodeFields(payload: Uint8Array): Field[] | null {
 export class FieldMap {
   malformed = false
   readonly #fields = new Map<number, Uint8Array>()
+  readonly #list: readonly Field[]
 
   constructor(payload: Uint8Array) {
     const fields = decodeFields(payload)
     if (fields === null) this.malformed = true
-    for (const field of fields ?? []) this.#fields.set(field.tag, field.value)
+    this.#list = fields ?? []
+    for (const field of this.#list) this.#fields.set(field.tag, field.value)
+  }
+
+  /** Every value of a repeated field. */
+  all(tag: number): Uint8Array[] {
+    return this.#list.filter((field) => field.tag === tag).map((field) => field.value)
   }
 
   bytes(tag: number): Uint8Array {
