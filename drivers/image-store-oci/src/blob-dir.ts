@@ -100,7 +100,9 @@ async function receive(
         // The other side can not resume: what came so far comes again.
         hash = createHash('sha256')
         position = 0
-        await file.truncate(0)
+        await file.truncate(0).catch((error: unknown) => {
+          throw storeFailure(error, 'storing a blob')
+        })
       }
       for await (const chunk of bytes) {
         options.signal.throwIfAborted()
@@ -133,10 +135,15 @@ export class TruncatedError extends Error {
   }
 }
 
+/** A failure of the own disk is told apart from one of the source at once: it must not be tried again. */
 async function writeAll(file: FileHandle, chunk: Uint8Array, position: number): Promise<void> {
-  for (let done = 0; done < chunk.length; ) {
-    const { bytesWritten } = await file.write(chunk, done, chunk.length - done, position + done)
-    done += bytesWritten
+  try {
+    for (let done = 0; done < chunk.length; ) {
+      const { bytesWritten } = await file.write(chunk, done, chunk.length - done, position + done)
+      done += bytesWritten
+    }
+  } catch (error) {
+    throw storeFailure(error, 'storing a blob')
   }
 }
 

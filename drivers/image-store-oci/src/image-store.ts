@@ -8,7 +8,7 @@
  * I4. Several processes may use one directory.
  */
 import {
-  FaasError, systemClock, type Clock, type ImageDigest, type ImageResolveOptions, type ImageStore, type LogSink,
+  bug, FaasError, isFaasError, systemClock, type Clock, type ImageDigest, type ImageResolveOptions, type ImageStore, type LogSink,
   type ImageConfig, type PullProgress, type ResolvedImage, type StoredImage,
 } from '@faas-platform/core'
 import { openArchive } from './archive.js'
@@ -19,6 +19,8 @@ import { DEFAULT_LIMITS, type StoreLimits } from './limits.js'
 import { DirectoryLocks, type Lock } from './locks.js'
 import { hostPlatform, type Platform } from './platform.js'
 import { parseName, parseReference, type NamedReference, type Reference } from './reference.js'
+import { RegistryClient, type RegistryOptions } from './registry/client.js'
+import { buildImage } from './rootfs-image.js'
 import { SingleFlight } from './single-flight.js'
 import { StateFile, type StoreState } from './state-file.js'
 import { openWorkspace, storePaths, type Workspace } from './workspace.js'
@@ -32,6 +34,7 @@ export interface OciImageStoreOptions {
   /** Default: this host's. */
   readonly platform?: Platform
   readonly limits?: Partial<StoreLimits>
+  readonly registry?: RegistryOptions
   readonly clock?: Clock
 }
 
@@ -61,13 +64,18 @@ interface LeasedImage {
 
 type Names = readonly NamedReference[]
 
+/** A mirror that does not have it, or does not answer, is passed over; one that lies is not. */
+const MIRROR_FAILURES = ['image/not-found', 'image/pull-failed', 'image/unauthorized'] as const
+
 export class OciImageStore implements ImageStore, AsyncDisposable {
   readonly #options: OciImageStoreOptions
   readonly #limits: StoreLimits
+  readonly #platform: Platform
   readonly #locks: DirectoryLocks
   readonly #state: StateFile
   readonly #content: ContentStore
   readonly #clock: Clock
+  readonly #registry: RegistryClient
   readonly #leases = new Map<ImageDigest, LeasedImage>()
   readonly #pulls = new SingleFlight<ResolvedImage, PullProgress>()
   #workspace: Promise<Workspace> | undefined
@@ -75,14 +83,16 @@ export class OciImageStore implements ImageStore, AsyncDisposable {
   constructor(options: OciImageStoreOptions) {
     const paths = storePaths(options.dir)
     this.#options = options
+    this.#platform = options.platform ?? hostPlatform()
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits }
     this.#clock = options.clock ?? systemClock
+    this.#registry = new RegistryClient({ clock: this.#clock, ...options.registry })
     this.#locks = new DirectoryLocks({ dir: paths.locks, hostkitPath: options.hostkitPath })
     this.#state = new StateFile(paths.state, this.#locks)
     this.#content = new ContentStore({
       dir: options.dir,
       hostkitPath: options.hostkitPath,
-      platform: options.platform ?? hostPlatform(),
+      platform: this.#platform,
       limits: this.#limits,
       locks: this.#locks,
       workspace: () => this.#open(),
@@ -94,7 +104,7 @@ export class OciImageStore implements ImageStore, AsyncDisposable {
     const known = this.#lookUp(parsed)
     if (known !== undefined && (options.pull !== 'always' || isPinned(parsed))) return known // I1
     if (options.pull === 'never' || parsed.kind === 'digest') throw notFound(parsed.text)
-    throw notFound(parsed.text)
+    return this.#pulls.run(`${options.pull} ${parsed.text}`, options, (signal, onProgress) => this.#pull(parsed, signal, onProgress))
   }
 
   async list(signal: AbortSignal): Promise<readonly StoredImage[]> {
@@ -127,8 +137,19 @@ export class OciImageStore implements ImageStore, AsyncDisposable {
     })
   }
 
-  async buildFromRootfs(_rootfsPath: string, _options: { readonly reference: string; readonly config: ImageConfig; readonly signal: AbortSignal }): Promise<StoredImage> {
-    throw new FaasError('runtime/unsupported', { message: 'Not yet.' })
+  async buildFromRootfs(rootfsPath: string, options: { readonly reference: string; readonly config: ImageConfig; readonly signal: AbortSignal }): Promise<StoredImage> {
+    const { config, signal } = options
+    const name = parseName(options.reference)
+    const workspace = await this.#open()
+    return workspace.temporary(async (temporaryDir) => {
+      const { hostkitPath } = this.#options
+      const built = await buildImage(rootfsPath, { config, platform: this.#platform, hostkitPath, limits: this.#limits, temporaryDir, signal })
+      return this.#takingIn(signal, async () => {
+        const takenIn = await this.#content.takeIn(built.source, built.manifest, { signal })
+        const [stored] = await this.#record(takenIn, [name], false, signal)
+        return stored ?? bug('An image that was just recorded is not there.')
+      })
+    })
   }
 
   async remove(reference: string, signal: AbortSignal): Promise<void> {
@@ -216,6 +237,27 @@ export class OciImageStore implements ImageStore, AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
+  }
+
+  async #pull(reference: NamedReference, signal: AbortSignal, onProgress: (progress: PullProgress) => void): Promise<ResolvedImage> {
+    await this.#open()
+    const endpoints = this.#registry.endpoints(reference.registry)
+    for (const [i, endpoint] of endpoints.entries()) {
+      try {
+        return await this.#takingIn(signal, async () => {
+          const manifest = await this.#registry.manifest(endpoint, reference, this.#limits.manifestBytesMax, signal)
+          const takenIn = await this.#content.takeIn(this.#registry.source(endpoint, reference), manifest, { signal, onProgress })
+          await this.#record(takenIn, [reference], false, signal)
+          const { config, sizeBytes } = takenIn.record
+          return { digest: takenIn.digest, reference: reference.text, config, sizeBytes, standIn: false }
+        })
+      } catch (error) {
+        const isMirror = i < endpoints.length - 1
+        if (!isMirror || !MIRROR_FAILURES.some((code) => isFaasError(error, code))) throw error
+        this.#options.log.warn({ mirror: endpoint.base.host, reference: reference.text, error }, 'a registry mirror failed; asking the next')
+      }
+    }
+    throw notFound(reference.text)
   }
 
   #open(): Promise<Workspace> {

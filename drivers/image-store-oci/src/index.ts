@@ -2,3 +2,5 @@ export { OciImageStore, type OciImageStoreOptions, type PruneReport, type Rootfs
 export { DEFAULT_LIMITS, type StoreLimits } from './limits.js'
 export { hostPlatform, type Platform } from './platform.js'
 export { parseName, parseReference, type DigestReference, type NamedReference, type Reference } from './reference.js'
+export { dockerConfigCredentials, firstOf, fixedCredentials, type CredentialSource, type RegistryCredentials } from './registry/credentials.js'
+export type { RegistryOptions } from './registry/client.js'
