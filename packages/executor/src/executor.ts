@@ -6,7 +6,7 @@
  */
 import {
   asId, EXECUTION_STATES, FaasError, GIB, isFinal, Stopwatch, type ExecuteRequest, type ExecutionEvent, type ExecutionId,
-  type ExecutionKind, type ExecutionRecord, type ExecutionResult, type IdempotencyEntry, type PrincipalId, type ReclaimReport,
+  type ExecutionKind, type ExecutionResult, type IdempotencyEntry, type PrincipalId, type ReclaimReport,
   type RuntimeName, type Sandbox, type UsageTotal,
 } from '@faas-platform/core'
 import { Admission, draining } from './admission.js'
@@ -37,7 +37,8 @@ const NEVER = new AbortController().signal
 /** An execution under an idempotency key, from the moment the key is first seen. */
 interface KeyedRun {
   readonly hash: string
-  readonly id: Promise<ExecutionId>
+  /** Only an id when the execution ended and is known to the ledger alone. */
+  readonly run: Promise<LiveExecution | ExecutionId>
 }
 
 export class Executor implements AsyncDisposable {
@@ -103,9 +104,11 @@ export class Executor implements AsyncDisposable {
     const { idempotencyKey } = context
     if (idempotencyKey === undefined) return this.#follow(this.#begin(request, context, null), context)
     const hash = hashRequest(request)
-    const id = await this.#once(context.principal, idempotencyKey, hash, () => Promise.resolve(this.#begin(request, context, hash).id))
-    const live = this.#history.live.get(id)
-    return live === undefined ? this.#storedResult(id, context.signal) : this.#follow(live, context)
+    const joined = await this.#once(context.principal, idempotencyKey, hash, () => Promise.resolve(this.#begin(request, context, hash)))
+    if (joined instanceof LiveExecution) return this.#follow(joined, context)
+    const result = await this.#storedResult(joined, context.signal)
+    if (result.outcome === 'error') throw new FaasError(result.errorCode ?? 'internal/bug', { message: result.message ?? 'The execution failed.' })
+    return result
   }
 
   /**
@@ -115,10 +118,10 @@ export class Executor implements AsyncDisposable {
   async submit(request: ExecuteRequest, context: SubmitContext): Promise<ExecutionView> {
     this.#checkOpen()
     const { principal, idempotencyKey } = context
-    if (idempotencyKey === undefined) return this.#submit(request, context, null)
+    if (idempotencyKey === undefined) return (await this.#submit(request, context, null)).record()
     const hash = hashRequest(request)
-    const id = await this.#once(principal, idempotencyKey, hash, async () => (await this.#submit(request, context, hash)).id)
-    return this.#history.get(id, principal)
+    const joined = await this.#once(principal, idempotencyKey, hash, () => this.#submit(request, context, hash))
+    return joined instanceof LiveExecution ? joined.record() : this.#history.get(joined, principal)
   }
 
   get(id: ExecutionId, principal: PrincipalId | null): Promise<ExecutionView> {
@@ -276,7 +279,7 @@ export class Executor implements AsyncDisposable {
   }
 
   #begin(request: ExecuteRequest, context: RunContext, requestHash: string | null): LiveExecution {
-    const live = this.#newLive('sync', request, context, requestHash)
+    const live = this.#newLive('sync', request, context, requestHash, context.onEvent)
     let ticket
     try {
       ticket = this.#admission.enter(context.principal, { signal: live.scope.signal, background: false })
@@ -287,12 +290,11 @@ export class Executor implements AsyncDisposable {
     live.scope.arm(request.timeoutMs)
     this.#history.live.set(live.id, live)
     this.#syncRuns.add(live)
-    if (context.onEvent !== undefined) live.listen(context.onEvent)
     void this.#engine.perform(live, { ticket, onPullProgress: context.onPullProgress }).then((result) => this.#finishSync(live, result))
     return live
   }
 
-  async #submit(request: ExecuteRequest, context: SubmitContext, requestHash: string | null): Promise<ExecutionRecord> {
+  async #submit(request: ExecuteRequest, context: SubmitContext, requestHash: string | null): Promise<LiveExecution> {
     const live = this.#newLive('async', request, context, requestHash)
     live.attempt = 0
     this.#history.live.set(live.id, live)
@@ -303,16 +305,16 @@ export class Executor implements AsyncDisposable {
       this.#history.live.delete(live.id)
       throw error
     }
-    return live.record()
+    return live
   }
 
-  #newLive(kind: ExecutionKind, request: ExecuteRequest, context: SubmitContext, requestHash: string | null): LiveExecution {
+  #newLive(kind: ExecutionKind, request: ExecuteRequest, context: SubmitContext, requestHash: string | null, onEvent?: RunContext['onEvent']): LiveExecution {
     const { clock, ids, log, logStore, config } = this.options
     const id = context.id ?? asId<ExecutionId>(ids.uuid())
     if (this.#history.live.has(id)) throw new FaasError('request/idempotency-conflict', { message: 'An execution with this id is already here.', details: { id } })
     return new LiveExecution({
       id, kind, principal: context.principal, request, idempotencyKey: context.idempotencyKey ?? null, requestHash,
-      createdAtMs: clock.nowMs(), log: new ExecutionLog(id, logStore, config.logMemoryBytesMax), scope: new StopScope(clock),
+      createdAtMs: clock.nowMs(), log: new ExecutionLog(id, logStore, config.logMemoryBytesMax), scope: new StopScope(clock), onEvent,
     }, clock, log)
   }
 
@@ -329,23 +331,24 @@ export class Executor implements AsyncDisposable {
   }
 
   /** One execution per key: the first starts it, others join it, other requests under the same key are refused. */
-  async #once(principal: PrincipalId, key: string, hash: string, start: () => Promise<ExecutionId>): Promise<ExecutionId> {
+  async #once(principal: PrincipalId, key: string, hash: string, start: () => Promise<LiveExecution>): Promise<LiveExecution | ExecutionId> {
     const place = `${principal}\n${key}`
     let entry = this.#keys.get(place)
     if (entry === undefined) {
-      entry = { hash, id: this.#storedOrStarted(principal, key, hash, start) }
+      entry = { hash, run: this.#storedOrStarted(principal, key, hash, start) }
       this.#keys.set(place, entry)
-      entry.id.catch(() => this.#keys.delete(place)) // The caller gets the failure; the key is free again.
+      entry.run.catch(() => this.#keys.delete(place)) // The caller gets the failure; the key is free again.
     } else if (entry.hash !== hash) throw keyConflict()
-    return entry.id
+    return entry.run
   }
 
-  async #storedOrStarted(principal: PrincipalId, key: string, hash: string, start: () => Promise<ExecutionId>): Promise<ExecutionId> {
+  async #storedOrStarted(principal: PrincipalId, key: string, hash: string, start: () => Promise<LiveExecution>): Promise<LiveExecution | ExecutionId> {
     const stored = await this.options.ledger.getIdempotency(principal, key, this.options.clock.nowMs())
     if (stored === null) return start()
     if (stored.requestHash !== hash) throw keyConflict()
-    if (!this.#history.live.has(stored.executionId)) this.#keys.delete(`${principal}\n${key}`) // The ledger answers the next one, too.
-    return stored.executionId
+    const live = this.#history.live.get(stored.executionId)
+    if (live === undefined) this.#keys.delete(`${principal}\n${key}`) // The ledger answers the next one, too.
+    return live ?? stored.executionId
   }
 
   async #storedResult(id: ExecutionId, signal: AbortSignal): Promise<ExecutionResult> {

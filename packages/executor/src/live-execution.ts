@@ -13,6 +13,8 @@ import {
 import { ExecutionLog } from './execution-log.js'
 import { StopScope } from './stop-scope.js'
 
+type Listener = (event: ExecutionEvent) => void | Promise<void>
+
 export interface LiveExecutionInit {
   readonly id: ExecutionId
   readonly kind: ExecutionKind
@@ -26,9 +28,9 @@ export interface LiveExecutionInit {
   /** Continues the life of a stored one. */
   readonly life?: Lifecycle<ExecutionState>
   readonly attempt?: number
+  /** Told every event from the first. */
+  readonly onEvent?: Listener | undefined
 }
-
-type Listener = (event: ExecutionEvent) => void | Promise<void>
 
 export class LiveExecution {
   readonly id: ExecutionId
@@ -70,6 +72,7 @@ export class LiveExecution {
     this.ended = new Promise((resolve) => {
       this.#resolveEnd = resolve
     })
+    if (init.onEvent !== undefined) this.#listeners.add(init.onEvent)
     this.#announce(this.#life.state)
   }
 
@@ -79,10 +82,6 @@ export class LiveExecution {
 
   get incarnation(): number {
     return this.#life.incarnation
-  }
-
-  listen(listener: Listener): void {
-    this.#listeners.add(listener)
   }
 
   become(state: ExecutionState): void {

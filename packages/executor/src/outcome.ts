@@ -67,7 +67,7 @@ function errorVerdict(error: FaasError): Verdict {
   const base = { state: 'failed', signal: null, message: error.message, errorCode: error.code } as const
   switch (error.code) {
     case 'execution/spawn-failed':
-      return { ...base, outcome: 'spawn_failed', exitCode: error.details?.['errno'] === 'ENOENT' ? NOT_FOUND_EXIT_CODE : NOT_EXECUTABLE_EXIT_CODE }
+      return { ...base, outcome: 'spawn_failed', exitCode: error.details?.['reason'] === 'command-not-found' ? NOT_FOUND_EXIT_CODE : NOT_EXECUTABLE_EXIT_CODE }
     case 'sandbox/oom': return { ...base, outcome: 'oom', exitCode: OOM_EXIT_CODE }
     case 'execution/disk-limit': return { ...base, outcome: 'disk_limit', exitCode: null }
     default: return { ...base, outcome: 'error', exitCode: null }

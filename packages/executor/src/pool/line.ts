@@ -21,8 +21,6 @@ export class PoolLine {
   readonly ready: Slot[] = []
   readonly waiters = new Set<Waiter>()
   creating = 0
-  /** Of those in creation, the ones nobody waited for when they were begun. */
-  refilling = 0
   floor = 0
   hits = 0
   misses = 0

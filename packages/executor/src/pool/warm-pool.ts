@@ -54,7 +54,7 @@ export class WarmPool {
     line.hits++
     this.options.metrics.pool.hits++
     slot.become('taken') // I1
-    this.#scheduleSoon()
+    this.#refillSoon()
     return { sandbox: sandboxOf(slot), start: 'warm', statsBefore: slot.stats }
   }
 
@@ -99,7 +99,8 @@ export class WarmPool {
     line.floor = Math.min(count, config.readyMaxPerKey)
     if (line.floor > 0) line.retryAtMs = 0 // Somebody asks: the pause after an earlier failure ends.
     const failuresBefore = line.failuresInRow
-    this.#schedule()
+    this.#refill()
+    this.#startTicking()
     for (;;) {
       signal.throwIfAborted()
       if (this.#closing.signal.aborted) throw draining()
@@ -170,32 +171,46 @@ export class WarmPool {
     return line
   }
 
-  /** Starts what is due: first for those who wait, in order of arrival, then refills. */
+  /** Starts what those who wait need, in order of arrival; then, a moment later, refills. */
   #schedule(): void {
-    const { config } = this.options
     if (this.#closing.signal.aborted) return
-    while (this.#creating < config.creationConcurrencyMax) { // I3
-      const waiting = this.#longestWaiting()
-      const line = waiting ?? this.#refillDue()
+    while (this.#creating < this.options.config.creationConcurrencyMax) { // I3
+      const line = this.#longestWaiting()
       if (line === undefined) break
-      void this.#create(line, waiting === undefined)
+      void this.#create(line)
     }
+    this.#refillSoon()
     this.#startTicking()
   }
 
   /** A refill uses the processor that the command just handed out wants too: it waits a moment. */
-  #scheduleSoon(): void {
+  #refillSoon(): void {
     const { clock, config } = this.options
     if (config.refillDelayMs === 0) {
-      this.#schedule()
+      this.#refill()
       return
     }
     if (this.#refillPending) return
     this.#refillPending = true
     void clock.delay(config.refillDelayMs).then(() => {
       this.#refillPending = false
-      this.#schedule()
+      this.#refill()
     })
+  }
+
+  #refill(): void {
+    if (this.#closing.signal.aborted) return
+    while (this.#creating < this.options.config.creationConcurrencyMax) { // I3
+      if (this.#anyoneWaits()) return // They come first, and a refill beside them would only slow them down.
+      const line = this.#refillDue()
+      if (line === undefined) return
+      void this.#create(line)
+    }
+  }
+
+  #anyoneWaits(): boolean {
+    for (const line of this.#lines.values()) if (line.waiters.size > 0) return true
+    return false
   }
 
   #longestWaiting(): PoolLine | undefined {
@@ -242,11 +257,10 @@ export class WarmPool {
     return this.#hasRoom(forLine)
   }
 
-  async #create(line: PoolLine, refill: boolean): Promise<void> {
+  async #create(line: PoolLine): Promise<void> {
     const { clock, ids, metrics } = this.options
     this.#creating++
     line.creating++
-    if (refill) line.refilling++
     const slot = new Slot()
     const startedMs = clock.monotonicMs()
     metrics.pool.creations++
@@ -256,11 +270,11 @@ export class WarmPool {
       metrics.coldStart(line.spec.driver.name, clock.monotonicMs() - startedMs, sandbox.timeBudget)
       slot.sandbox = sandbox
       slot.become('ready')
-      this.#finishedCreating(line, refill)
+      this.#finishedCreating(line)
       this.#place(line, slot)
     } catch (error) {
       slot.become('failed')
-      this.#finishedCreating(line, refill)
+      this.#finishedCreating(line)
       this.#creationFailed(line, toFaasError(error))
     }
     this.#schedule()
@@ -284,10 +298,9 @@ export class WarmPool {
     }
   }
 
-  #finishedCreating(line: PoolLine, refill: boolean): void {
+  #finishedCreating(line: PoolLine): void {
     this.#creating--
     line.creating--
-    if (refill) line.refilling--
     if (this.#creating === 0) for (const resolve of this.#idle.splice(0)) resolve()
   }
 
