@@ -118,6 +118,7 @@ describe('connections', () => {
     await expect(exec.wait()).rejects.toMatchObject({ code: 'agent/disconnected' })
     expect(await client.closed).toBeInstanceOf(FaasError)
     await expect(client.ping()).rejects.toMatchObject({ code: 'agent/disconnected' })
+    process.kill(-exec.pid, 'SIGKILL') // nobody else is left to do it
   })
 
   it('shutdown ends the commands and the agent', async () => {
