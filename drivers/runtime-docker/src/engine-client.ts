@@ -25,6 +25,8 @@ export interface EngineCall {
   /** Without the version prefix. Variable parts must be encoded by the caller: see `segment`. */
   readonly path: string
   readonly query?: Query
+  /** Without the version prefix even when one was agreed. */
+  readonly unversioned?: boolean
   readonly headers?: Readonly<Record<string, string>>
   readonly json?: unknown
   readonly body?: Readable
@@ -45,7 +47,7 @@ export function segment(text: string): string {
 export class EngineClient {
   readonly socketPath: string
   readonly #agent: http.Agent
-  #prefix = ''
+  #version = ''
 
   constructor(options: EngineClientOptions) {
     this.socketPath = options.socketPath
@@ -54,7 +56,12 @@ export class EngineClient {
 
   /** Calls go to `/v<version>/…` from now on. */
   useVersion(version: string): void {
-    this.#prefix = `/v${version}`
+    this.#version = version
+  }
+
+  /** As agreed; empty before. */
+  get version(): string {
+    return this.#version
   }
 
   /** The answer's JSON, or undefined when it has no body. @throws EngineError */
@@ -142,7 +149,7 @@ export class EngineClient {
       socketPath: this.socketPath,
       agent,
       method: call.method ?? 'GET',
-      path: this.#prefix + call.path + queryText(call.query),
+      path: (this.#version === '' || call.unversioned === true ? '' : `/v${this.#version}`) + call.path + queryText(call.query),
       headers: {
         Host: 'docker',
         ...(payload === undefined ? {} : { 'Content-Type': 'application/json', 'Content-Length': String(payload.length) }),

@@ -21,7 +21,7 @@ export interface EngineVersion {
 
 /** Asks the engine once and makes the client speak the agreed version. @throws FaasError `runtime/unavailable`; EngineError */
 export async function negotiate(client: EngineClient, signal: AbortSignal): Promise<EngineVersion> {
-  const answer = shape(await client.json({ path: '/version', signal, deadlineMs: 5_000 }), 'version')
+  const answer = shape(await client.json({ path: '/version', unversioned: true, signal, deadlineMs: 5_000 }), 'version')
   const newest = text(answer, 'ApiVersion')
   const oldest = optionalText(answer, 'MinAPIVersion') ?? API_VERSION_MIN
   const engine = text(answer, 'Version')

@@ -1,1 +1,2 @@
-export { DockerImages, type DockerImagesOptions, type RegistryCredentials } from './docker-images.js'
+export { DockerDriver, type DockerDriverOptions } from './docker-driver.js'
+export type { RegistryCredentials } from './docker-images.js'

@@ -1,0 +1,13 @@
+import { fileURLToPath } from 'node:url'
+import { dataDirId } from '@faas-platform/host'
+import { runtimeDriverContract } from '@faas-platform/testkit/contract'
+import { makeDriver } from './testing/contract-driver.js'
+
+runtimeDriverContract({
+  name: 'docker',
+  makeDriver,
+  driverModule: fileURLToPath(new URL('./testing/contract-driver.ts', import.meta.url)),
+  hostPrefix: (dataDir) => `faas-${dataDirId(dataDir)}`,
+  cycles: 30,
+  slowness: 2,
+})
