@@ -532,6 +532,24 @@ pub fn effective_uid() -> u32 {
     unsafe { c::geteuid() }
 }
 
+/// Makes the allocator give large blocks back at once and share one arena, so
+/// that a burst does not stay resident (and does not end up in checkpoints).
+pub fn keep_heap_small() {
+    #[cfg(target_env = "gnu")]
+    {
+        extern "C" {
+            fn mallopt(parameter: c_int, value: c_int) -> c_int;
+        }
+        // M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_ARENA_MAX. A refusal only
+        // leaves the default.
+        unsafe {
+            mallopt(-3, 256 * 1024);
+            mallopt(-1, 256 * 1024);
+            mallopt(-8, 1);
+        }
+    }
+}
+
 /// Hides memory and descriptors from other processes of the same user.
 pub fn forbid_inspection() -> io::Result<()> {
     check(unsafe { c::prctl(4, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) }).map(drop)

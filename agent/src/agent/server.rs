@@ -102,6 +102,7 @@ impl Server {
             Transport::Stdio => Some((sys::dup_above(0, 3)?, sys::dup_above(1, 3)?)),
             Transport::Listen(_) => None,
         };
+        sys::keep_heap_small();
         let signals = sys::block_signals()?;
         sys::forbid_inspection()?;
         if sys::getpid() != 1 {
