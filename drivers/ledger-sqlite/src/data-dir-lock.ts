@@ -7,7 +7,7 @@ import Sqlite from 'libsql'
 import { FaasError } from '@faas-platform/core'
 import { isBusy, translate } from './errors.js'
 
-/** Returns what gives the claim back. @throws FaasError `store/locked` */
+/** Returns what gives the claim back, idempotent. @throws FaasError `store/locked` */
 export function lockDataDir(path: string): () => void {
   const lock = new Sqlite(path)
   try {
@@ -17,7 +17,10 @@ export function lockDataDir(path: string): () => void {
     if (!isBusy(error)) throw translate(error)
     throw new FaasError('store/locked', { message: 'Another process uses this data directory.', hint: 'Stop it, or choose another directory with FAAS_DATA_DIR.', cause: error })
   }
+  let held = true
   return () => {
+    if (!held) return
+    held = false
     lock.exec('ROLLBACK')
     lock.close()
   }

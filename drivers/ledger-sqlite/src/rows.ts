@@ -8,6 +8,7 @@ import {
   type KeyRecord, type PrincipalId, type UsageTotal,
 } from '@faas-platform/core'
 
+/** What the binding takes. It aborts the process on a boolean, which is why there is none here. */
 export type Cell = string | number | Uint8Array | null
 /** As SQLite gives it. The driver adds `_metadata` to single rows; readers here only look at columns they name. */
 export type Row = Readonly<Record<string, unknown>>
@@ -125,8 +126,9 @@ function numberOrNull(row: Row, column: string): number | null {
 function bytesOrNull(row: Row, column: string): Uint8Array | null {
   const value = row[column]
   if (value === null || value === undefined) return null
-  if (!(value instanceof Uint8Array)) throw wrongType(column)
-  return new Uint8Array(value) // Plain bytes, not the driver's `Buffer`.
+  // Blobs come back as `ArrayBuffer`.
+  if (!(value instanceof ArrayBuffer)) throw wrongType(column)
+  return new Uint8Array(value)
 }
 
 function idOrNull(row: Row): InstanceId | null {
