@@ -69,18 +69,20 @@ export class DebianPrefix {
    * @returns {Promise<{ packages: import('./debian-control.mjs').DebPackage[] }>}
    */
   install(names) {
-    return this.#serial(async () => {
-      const record = this.#record()
-      const { packages, files } = await this.fetch(names, (item) => record[item.name] !== item.version)
-      mkdirSync(this.root, { recursive: true })
-      for (const [name, file] of files) {
-        await run('dpkg-deb', ['-x', file, this.root])
-        record[name] = packages.find((item) => item.name === name).version
-        rmSync(file) // unpacked; keeping it would double the size of the tools directory
-      }
-      writeFileSync(this.#recordFile(), JSON.stringify(record, null, 1))
-      return { packages }
-    })
+    return this.#serial(() => this.#install(names))
+  }
+
+  async #install(names) {
+    const record = this.#record()
+    const { packages, files } = await this.fetch(names, (item) => record[item.name] !== item.version)
+    mkdirSync(this.root, { recursive: true })
+    for (const [name, file] of files) {
+      await run('dpkg-deb', ['-x', file, this.root])
+      record[name] = packages.find((item) => item.name === name).version
+      rmSync(file) // unpacked; keeping it would double the size of the tools directory
+    }
+    writeFileSync(this.#recordFile(), JSON.stringify(record, null, 1))
+    return { packages }
   }
 
   /**
@@ -112,7 +114,7 @@ export class DebianPrefix {
 
   async #patchelf(loader, args) {
     const patchelf = join(this.root, 'usr/bin/patchelf')
-    if (!existsSync(patchelf)) throw new BootstrapError(`patchelf is not in the ${this.suite} prefix`)
+    if (!existsSync(patchelf)) await this.#install(['patchelf'])
     await run(loader, ['--library-path', this.libDirs.join(':'), patchelf, ...args])
   }
 

@@ -8,7 +8,7 @@ import { existsSync, lstatSync, readdirSync, readFileSync, rmdirSync, rmSync } f
 import { basename, join } from 'node:path'
 import { startTime } from './lock.mjs'
 import { pathWithTools, TOOLS_DIR } from './paths.mjs'
-import { run } from './process.mjs'
+import { run, which } from './process.mjs'
 
 const TAG = createHash('sha256').update(TOOLS_DIR).digest('hex').slice(0, 6)
 
@@ -99,12 +99,9 @@ export function engineMounts() {
 
 /** Docker leaves its chains in place when it ends. Listed as `table chain`. */
 export async function dockerChains() {
-  const env = { ...process.env, PATH: pathWithTools() }
-  const { code, stdout } = await run('iptables-save', [], { env, check: false })
-  if (code !== 0) return []
   const chains = []
   let table = ''
-  for (const line of stdout.split('\n')) {
+  for (const line of await savedRules()) {
     if (line.startsWith('*')) table = line.slice(1)
     const chain = /^:(DOCKER\S*)/.exec(line)?.[1]
     if (chain) chains.push(`${table} ${chain}`)
@@ -119,12 +116,10 @@ export async function dockerChains() {
  */
 export async function removeFirewallRules(subnet) {
   const env = { ...process.env, PATH: pathWithTools() }
-  const { code, stdout } = await run('iptables-save', [], { env, check: false })
-  if (code !== 0) return
   const shared = otherEngineRuns()
   const ours = (line) => line.includes(DOCKER.bridge) || line.includes(` ${subnet}`) || (!shared && line.includes('DOCKER'))
   let table = ''
-  for (const line of stdout.split('\n')) {
+  for (const line of await savedRules()) {
     if (line.startsWith('*')) table = line.slice(1)
     if (line.startsWith('-A ') && ours(line)) await run('iptables', ['-t', table, '-D', ...splitRule(line.slice(3))], { env })
   }
@@ -160,6 +155,14 @@ function otherEngineRuns() {
 
 export function removeRunDir() {
   rmSync(DOCKER.runDir, { recursive: true, force: true })
+}
+
+/** Nothing where iptables is missing or the kernel has no netfilter: then Docker could not have left rules. */
+async function savedRules() {
+  const env = { ...process.env, PATH: pathWithTools() }
+  if (!which('iptables-save', env.PATH)) return []
+  const { code, stdout } = await run('iptables-save', [], { env, check: false })
+  return code === 0 ? stdout.split('\n') : []
 }
 
 /** iptables-save quotes only what holds spaces. */

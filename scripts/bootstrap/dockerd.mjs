@@ -17,7 +17,7 @@ import { engineVersion } from './docker-api.mjs'
 import { countLeftovers, DOCKER, engineMounts, engineProcesses, isAlive, readState, removeCgroups, removeDeadShimSockets, removeFirewallRules, removeRunDir } from './docker-state.mjs'
 import { startTime, withLock } from './lock.mjs'
 import { BIN_DIR, pathWithTools, TOOLS_DIR } from './paths.mjs'
-import { BootstrapError, run, which } from './process.mjs'
+import { BootstrapError, run } from './process.mjs'
 import { progress } from './progress.mjs'
 import { ensureTools } from './tools.mjs'
 
@@ -160,7 +160,7 @@ async function reclaim() {
   for (const point of engineMounts()) await run('umount', ['--lazy', point], { check: false })
   const env = engineEnvironment()
   if (existsSync(`/sys/class/net/${DOCKER.bridge}`)) await run('ip', ['link', 'delete', DOCKER.bridge], { env })
-  if (state && which('iptables', pathWithTools())) await removeFirewallRules(state.subnet)
+  if (state) await removeFirewallRules(state.subnet)
   removeCgroups()
   if (state) removeDeadShimSockets()
   rmSync(DOCKER.state, { force: true })

@@ -8,6 +8,7 @@
  */
 import { createHash } from 'node:crypto'
 import { existsSync, lstatSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { release } from 'node:os'
 import { join, sep } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { DebianPrefix, sha256 } from './debian-prefix.mjs'
@@ -22,11 +23,12 @@ import { patchTool } from './tool-patch.mjs'
 import { linkTool } from './tool-wrapper.mjs'
 
 const MANIFEST_FORMAT = 1
+const RETRY_MS = 600_000
 
 /**
  * @typedef {{ name: string, version: string, path: string, source: string, realPath: string,
  *   sha256: string, sizeBytes: number, mtimeMs: number, catalog: string, proof?: string, patch?: string, cveNotes?: string[] }} ToolRecord
- * @typedef {{ name: string, reason: string, lost: string, hint?: string }} MissingTool
+ * @typedef {{ name: string, reason: string, lost: string, hint?: string, triedAt: number, tried: string }} MissingTool
  * @typedef {{ format: number, tools: ToolRecord[], missing: MissingTool[] }} ToolsManifest
  */
 
@@ -42,7 +44,7 @@ export async function ensureTools({ names, refresh = false, required = process.e
   if (unknown.length > 0) throw new BootstrapError(`no such tool in the catalog: ${unknown.join(', ')}`)
 
   let manifest = readManifest()
-  const stale = (spec) => refresh || !isCurrent(manifest, spec)
+  const stale = (spec) => refresh || !(isCurrent(manifest, spec) || (!required && isKnownMissing(manifest, spec)))
   if (specs.some(stale)) {
     mkdirSync(BIN_DIR, { recursive: true })
     manifest = await withLock(TOOLS_DIR, 'tools', () => fetchStale(specs, stale))
@@ -78,7 +80,7 @@ async function fetchStale(specs, stale) {
 
   let manifest = readManifest()
   for (const spec of specs) {
-    if (!stale(spec) && isCurrent(readManifest(), spec)) continue
+    if (!stale(spec)) continue
     const outcome = await fetchOne(spec, prefix)
     manifest = {
       ...manifest,
@@ -127,11 +129,12 @@ async function fetchOne(spec, prefix) {
     }
   }
   rmSync(join(BIN_DIR, spec.name), { force: true })
-  return { missing: { name: spec.name, reason: reasons.join('; '), lost: spec.lost, ...(hint ? { hint } : {}) } }
+  const missing = { name: spec.name, reason: reasons.join('; '), lost: spec.lost, ...(hint ? { hint } : {}) }
+  return { missing: { ...missing, triedAt: Date.now(), tried: attemptKey(spec) } }
 }
 
 async function fetchCandidate(spec, candidate, prefix) {
-  const { packages } = await prefix.install(['patchelf', ...candidate.packages])
+  const { packages } = await prefix.install(candidate.packages)
   const real = await prefix.adopt(candidate.path)
   const patch = spec.patch ? await patchTool(real, spec.patch) : undefined
   const version = packages.find(({ name }) => name === candidate.packages[0]).version
@@ -182,6 +185,17 @@ function isCurrent(manifest, spec) {
   if (!lstatSync(entry.path, { throwIfNoEntry: false })) return false
   const stat = statSync(entry.realPath, { throwIfNoEntry: false })
   return stat !== undefined && stat.size === entry.sizeBytes && stat.mtimeMs === entry.mtimeMs
+}
+
+/** A tool that just failed here is not tried again on every start: that would cost seconds each time. */
+function isKnownMissing(manifest, spec) {
+  const entry = manifest.missing.find(({ name }) => name === spec.name)
+  return entry !== undefined && entry.tried === attemptKey(spec) && Date.now() - entry.triedAt < RETRY_MS
+}
+
+/** Another kernel or another user may well succeed. */
+function attemptKey(spec) {
+  return `${catalogKey(spec)} ${release()} ${process.getuid()}`
 }
 
 /** Changes when the catalog's entry or the directory changes: patched programs hold absolute paths. */
