@@ -1,7 +1,7 @@
 /** What every contract test works with: a driver under test, its image, and short ways to make sandboxes and run commands. */
 import { randomUUID } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { chmod, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -64,7 +64,7 @@ export class Bench {
   }
 
   static async open(options: ContractOptions): Promise<Bench> {
-    const dataDir = await mkdtemp(join(tmpdir(), `faas-contract-${options.name}-`))
+    const dataDir = await makeDataDir('contract', options)
     const driver = await options.makeDriver(dataDir)
     return new Bench(options, driver, dataDir, await importImage(driver, options))
   }
@@ -149,6 +149,13 @@ export async function importImage(driver: RuntimeDriver, options: Pick<ContractO
   const image = await driver.images.resolve(IMAGE_REFERENCE, { pull: 'never', signal: never() })
   await driver.prepareImage(image, never())
   return image
+}
+
+/** A data directory as an operator would make it: others may pass through (user namespaces need that) but not look. */
+export async function makeDataDir(purpose: string, options: Pick<ContractOptions, 'name'>): Promise<string> {
+  const dataDir = await mkdtemp(join(tmpdir(), `faas-${purpose}-${options.name}-`))
+  await chmod(dataDir, 0o711)
+  return dataDir
 }
 
 export function hostPrefixOf(options: ContractOptions, dataDir: string): string {

@@ -1,14 +1,13 @@
 /** Contract: nothing leaks, neither over many lives nor when the owner is killed. */
 import { spawn } from 'node:child_process'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { asId, type RuntimeDriver, type SandboxId } from '@faas-platform/core'
 import { expect, it } from 'vitest'
 import { eventually, within } from '../eventually.js'
 import { leakCounter, leaked } from '../leak-counter.js'
-import { hostPrefixOf, importImage, never, repositoryRoot, specOf, type Bench, type ContractOptions } from './bench.js'
+import { hostPrefixOf, importImage, makeDataDir, never, repositoryRoot, specOf, type Bench, type ContractOptions } from './bench.js'
 
 const ABANDONED = 3
 
@@ -42,7 +41,7 @@ export function leakTests(bench: () => Bench): void {
 
 export function crashTests(options: ContractOptions): void {
   it('what a killed owner leaves is reclaimed to zero by its successor, and counted', async () => {
-    const dataDir = await mkdtemp(join(tmpdir(), `faas-crash-${options.name}-`))
+    const dataDir = await makeDataDir('crash', options)
     const count = leakCounter({ dataDir, hostPrefix: hostPrefixOf(options, dataDir) })
     const before = count()
     let successor: RuntimeDriver | undefined
@@ -63,7 +62,7 @@ export function crashTests(options: ContractOptions): void {
   }, 180_000)
 
   it('reclaim spares what it is told to keep and what lives in this process', async () => {
-    const dataDir = await mkdtemp(join(tmpdir(), `faas-keep-${options.name}-`))
+    const dataDir = await makeDataDir('keep', options)
     const driver = await options.makeDriver(dataDir)
     try {
       const image = await importImage(driver, options)
