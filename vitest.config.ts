@@ -1,11 +1,12 @@
 import { defineConfig } from 'vitest/config'
 
 // Sources are resolved by the `source` export condition, so tests need no build.
-const shared = { conditions: ['source', 'node', 'import', 'default'] }
+// Not 'import': vitest hands these to node as flags, and a `require` of a dual package would get its ES module.
+const shared = { conditions: ['source', 'node'] }
 
 export default defineConfig({
   resolve: shared,
-  ssr: { resolve: { ...shared, externalConditions: ['node', 'import', 'default'] }, noExternal: [/^@faas-platform\//] },
+  ssr: { resolve: { ...shared, externalConditions: ['node'] }, noExternal: [/^@faas-platform\//] },
   test: {
     include: ['{packages,drivers,apps,sdks,tests,scripts,examples,bench}/**/*.{test,prop.test,e2e.test}.{ts,mjs}'],
     exclude: ['**/node_modules/**', '**/dist/**', '**/.tools/**'],
