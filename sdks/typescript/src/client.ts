@@ -8,7 +8,7 @@ import { md5Hex } from './md5.js'
 import { ClientMetrics } from './metrics.js'
 import { lines, serverSentEvents } from './sse.js'
 import { Transport } from './transport.js'
-import type { CallOptions, ClientConfig, ClientEvents, ClientMetricsSnapshot, ExecuteOptions, ExecutionResult, StreamEvent } from './types.js'
+import type { CallOptions, ClientConfig, ClientEvents, ClientMetricsSnapshot, ExecuteOptions, ExecutionResult, PullProgress, StreamEvent } from './types.js'
 import { Runtime } from './types.js'
 import { bytesFromBase64, executeBody, shellQuote, text, toResult } from './wire.js'
 
@@ -113,6 +113,18 @@ export class FaaSClient extends Emitter<ClientEvents> {
     cancel: async (id: string, options: CallOptions = {}): Promise<void> => {
       await this.#post(`/api/v1/executions/${encodeURIComponent(id)}/cancel`, {}, options)
     },
+    /** What the execution has written so far, both streams in order of arrival. */
+    logs: async (id: string, options: CallOptions = {}): Promise<string> => {
+      const { response, close } = await this.#transport.open({
+        method: 'GET', path: `/api/v1/executions/${encodeURIComponent(id)}/logs`, accept: 'text/plain', timeoutMs: options.timeoutMs ?? this.#timeoutMs,
+        signal: options.signal, repeatable: true,
+      })
+      try {
+        return await response.text()
+      } finally {
+        close()
+      }
+    },
     /** Output of a running or finished execution from event `fromSeq` on, until its end. */
     stream: (id: string, options: CallOptions & { readonly fromSeq?: number } = {}): AsyncGenerator<StreamEvent, void, undefined> =>
       this.#follow(id, options),
@@ -179,6 +191,40 @@ export class FaaSClient extends Emitter<ClientEvents> {
     },
     delete: async (id: string, options: CallOptions = {}): Promise<void> => {
       await this.#transport.json({ method: 'DELETE', path: `/api/v1/instances/${encodeURIComponent(id)}`, timeoutMs: this.#timeoutMs, repeatable: true, signal: options.signal })
+    },
+  }
+
+  readonly images = {
+    list: async (options: CallOptions = {}): Promise<readonly unknown[]> => asArray(await this.#get('/api/v1/images', options)),
+    /** Pulls from the image's registry. `onProgress` gets every layer's bytes as they come. */
+    pull: async (reference: string, options: CallOptions & { readonly store?: string; readonly onProgress?: (progress: PullProgress) => void } = {}): Promise<Readonly<Record<string, unknown>>> => {
+      const { response, close } = await this.#transport.open({
+        method: 'POST', path: '/api/v1/images/pull', body: { reference, store: options.store }, accept: 'text/event-stream',
+        timeoutMs: options.timeoutMs ?? Number.POSITIVE_INFINITY, signal: options.signal, repeatable: true,
+      })
+      try {
+        for await (const message of serverSentEvents(bodyOf(response))) {
+          const body = parseEvent(message.event, message.data)
+          if (message.event === 'progress') options.onProgress?.(toPullProgress(body))
+          if (message.event === 'end') return body
+        }
+      } finally {
+        close()
+      }
+      throw new FaaSResponseError('The pull ended without its result.', { code: 'client/invalid-response', status: 200 })
+    },
+    /** Imports an OCI layout or a `docker save` archive that lies on the gateway's host. */
+    import: async (path: string, options: CallOptions & { readonly reference?: string; readonly store?: string } = {}): Promise<readonly unknown[]> =>
+      asArray(await this.#post('/api/v1/images/import', { path, reference: options.reference, store: options.store }, options)),
+    /** Makes an image of a directory on the gateway's host. */
+    build: async (path: string, reference: string, options: CallOptions & { readonly store?: string; readonly command?: readonly string[]; readonly env?: Readonly<Record<string, string>>; readonly workingDir?: string; readonly user?: string } = {}): Promise<Readonly<Record<string, unknown>>> =>
+      asRecord(
+        await this.#post('/api/v1/images/build', { path, reference, store: options.store, command: options.command, env: options.env, working_dir: options.workingDir, user: options.user }, options),
+      ),
+    remove: async (reference: string, options: CallOptions & { readonly store?: string } = {}): Promise<void> => {
+      await this.#transport.json({
+        method: 'DELETE', path: `/api/v1/images${queryString({ reference, store: options.store })}`, timeoutMs: this.#timeoutMs, repeatable: false, signal: options.signal,
+      })
     },
   }
 
@@ -307,22 +353,31 @@ function runIn(client: FaaSClient, code: string, language: string): Promise<Exec
   }
 }
 
-function toStreamEvent(type: string, data: string, asked: string | undefined): StreamEvent | undefined {
+/** @throws FaaSError what an `error` event says */
+function parseEvent(type: string, data: string): Readonly<Record<string, unknown>> {
   let body: unknown
   try {
     body = JSON.parse(data)
   } catch (cause) {
     throw new FaaSResponseError('The stream holds an event that is not JSON.', { code: 'client/invalid-response', status: 200, cause })
   }
-  if (!isRecord(body)) return undefined
+  const record = asRecord(body)
+  if (type !== 'error') return record
+  const error = isRecord(record['error']) ? record['error'] : {}
+  throw new FaaSError(text(error['message']) ?? 'The stream ended with an error.', {
+    code: text(error['code']) ?? 'internal/bug', status: 200, hint: text(error['hint']), requestId: text(record['request_id']),
+    details: isRecord(error['details']) ? error['details'] : undefined,
+  })
+}
+
+function toPullProgress(body: Readonly<Record<string, unknown>>): PullProgress {
+  const bytes = (key: string): number | null => (typeof body[key] === 'number' ? body[key] : null)
+  return { layer: text(body['layer']) ?? '', phase: text(body['phase']) ?? '', currentBytes: bytes('current_bytes') ?? 0, totalBytes: bytes('total_bytes') }
+}
+
+function toStreamEvent(type: string, data: string, asked: string | undefined): StreamEvent | undefined {
+  const body = parseEvent(type, data)
   const seq = typeof body['seq'] === 'number' ? body['seq'] : 0
-  if (type === 'error') {
-    const error = isRecord(body['error']) ? body['error'] : {}
-    throw new FaaSError(text(error['message']) ?? 'The stream ended with an error.', {
-      code: text(error['code']) ?? 'internal/bug', status: 200, hint: text(error['hint']), requestId: text(body['request_id']),
-      details: isRecord(error['details']) ? error['details'] : undefined,
-    })
-  }
   if (type === 'state') return { type, seq, state: text(body['state']) ?? '' }
   if (type === 'stdout' || type === 'stderr') {
     const encoded = text(body['data_base64'])

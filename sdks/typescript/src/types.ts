@@ -35,8 +35,8 @@ export interface ClientConfig {
 export interface ExecuteOptions {
   /** A shell line, or an argv that no shell touches. */
   readonly command: string | readonly string[]
-  /** OCI reference. Default `alpine:latest`. */
-  readonly image?: string
+  /** OCI reference; null: the gateway's default image. Default `alpine:latest`. */
+  readonly image?: string | null
   readonly runtime?: Runtime | `${Runtime}`
   readonly mode?: ExecutionMode | `${ExecutionMode}`
   readonly envVars?: Readonly<Record<string, string>>
@@ -98,6 +98,14 @@ export type StreamEvent =
   | { readonly type: 'state'; readonly seq: number; readonly state: string }
   | { readonly type: 'stdout' | 'stderr'; readonly seq: number; readonly bytes: Uint8Array; readonly text: string }
   | { readonly type: 'end'; readonly seq: number; readonly result: ExecutionResult }
+
+export interface PullProgress {
+  readonly layer: string
+  /** `downloading`, `verifying`, `unpacking`, `done`, … */
+  readonly phase: string
+  readonly currentBytes: number
+  readonly totalBytes: number | null
+}
 
 export interface CallOptions {
   readonly signal?: AbortSignal

@@ -5,7 +5,7 @@ import type { ExecuteOptions, ExecutionResult } from './types.js'
 export function executeBody(options: ExecuteOptions, defaults: { readonly runtime: string; readonly timeoutMs: number; readonly cacheKey: string | undefined }): Record<string, unknown> {
   const body: Record<string, unknown> = {
     command: options.command,
-    image: options.image ?? 'alpine:latest',
+    image: options.image === undefined ? 'alpine:latest' : options.image,
     runtime: options.runtime ?? defaults.runtime,
     timeout_ms: options.timeoutMs ?? defaults.timeoutMs,
   }
@@ -29,7 +29,7 @@ export function executeBody(options: ExecuteOptions, defaults: { readonly runtim
   return body
 }
 
-export function toResult(raw: unknown, elapsedMs: number, asked: string | undefined): ExecutionResult {
+export function toResult(raw: unknown, elapsedMs = 1, asked?: string): ExecutionResult {
   if (!isRecord(raw)) throw new FaaSResponseError('The gateway answered without an object.', { code: 'client/invalid-response', status: 200 })
   const stdout = text(raw['stdout']) ?? text(raw['output']) ?? ''
   const stderr = text(raw['stderr']) ?? text(raw['logs']) ?? ''
