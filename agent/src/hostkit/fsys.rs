@@ -10,10 +10,8 @@ pub const S_IFMT: u32 = 0o170_000;
 pub const S_IFIFO: u32 = 0o010_000;
 pub const S_IFCHR: u32 = 0o020_000;
 pub const S_IFDIR: u32 = 0o040_000;
-pub const S_IFBLK: u32 = 0o060_000;
 pub const S_IFREG: u32 = 0o100_000;
 pub const S_IFLNK: u32 = 0o120_000;
-pub const S_IFSOCK: u32 = 0o140_000;
 
 pub const ENODATA: i32 = 61;
 pub const ENOSPC: i32 = 28;
@@ -36,7 +34,7 @@ extern "C" {
     fn flistxattr(fd: c_int, list: *mut c_char, len: usize) -> isize;
     fn geteuid() -> c_uint;
     fn flock(fd: c_int, operation: c_int) -> c_int;
-    fn statx(dir: c_int, path: *const c_char, flags: c_int, mask: c_uint, out: *mut Statx) -> c_int;
+    fn statx(dir: c_int, path: *const c_char, flags: c_int, mask: c_uint, out: *mut c_void) -> c_int;
 }
 
 #[repr(C)]
@@ -93,7 +91,6 @@ pub struct Stat {
     pub dev: (u32, u32),
     pub rdev: (u32, u32),
     pub mtime_sec: i64,
-    pub mtime_nsec: i64,
 }
 
 impl Stat {
@@ -146,7 +143,7 @@ pub fn stat_at(dir: RawFd, path: &CStr) -> io::Result<Stat> {
     let mut raw = Statx::default();
     let flags = sys::AT_SYMLINK_NOFOLLOW | sys::AT_EMPTY_PATH;
     // SAFETY: `raw` is as large as the kernel's struct.
-    check(unsafe { statx(dir, path.as_ptr(), flags, 0x7ff, &mut raw) })?;
+    check(unsafe { statx(dir, path.as_ptr(), flags, 0x7ff, (&mut raw as *mut Statx).cast()) })?;
     Ok(Stat {
         mode: u32::from(raw.mode),
         uid: raw.uid,
@@ -157,7 +154,6 @@ pub fn stat_at(dir: RawFd, path: &CStr) -> io::Result<Stat> {
         dev: (raw.dev_major, raw.dev_minor),
         rdev: (raw.rdev_major, raw.rdev_minor),
         mtime_sec: raw.mtime.sec,
-        mtime_nsec: i64::from(raw.mtime.nsec),
     })
 }
 
@@ -165,14 +161,14 @@ pub fn change_dir(fd: RawFd) -> io::Result<()> {
     check(unsafe { fchdir(fd) })
 }
 
-/// Length of the working directory's path as seen from the (changed) root.
-pub fn cwd_len() -> io::Result<usize> {
+/// The working directory's path as seen from the (changed) root.
+pub fn cwd() -> io::Result<Vec<u8>> {
     let mut buf = [0u8; 8192];
     // SAFETY: the buffer's true length is passed.
     if unsafe { getcwd(buf.as_mut_ptr().cast(), buf.len()) }.is_null() {
         return Err(io::Error::last_os_error());
     }
-    Ok(buf.iter().position(|&b| b == 0).unwrap_or(buf.len()))
+    Ok(buf[..buf.iter().position(|&b| b == 0).unwrap_or(buf.len())].to_vec())
 }
 
 /// flock(2). False when somebody else holds it and `wait` is not wanted.

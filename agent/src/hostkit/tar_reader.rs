@@ -2,8 +2,7 @@
 //! sparse files. Only parses; what a name may lead to is `unpack`'s business.
 //!
 //! I1. No allocation is larger than a named limit, whatever a header claims.
-//! I2. After `next` the caller reads at most `data_left` bytes; the rest, and
-//!     the padding, is skipped by the following `next`.
+//! I2. Data that the caller does not read is skipped by the following `next`.
 
 use std::io::{self, Read};
 
@@ -90,11 +89,6 @@ pub struct TarReader<R> {
 impl<R: Read> TarReader<R> {
     pub fn new(inner: R) -> TarReader<R> {
         TarReader { inner, data_left: 0, padding: 0 }
-    }
-
-    /// Bytes of the current entry's data that were not read yet.
-    pub fn data_left(&self) -> u64 {
-        self.data_left
     }
 
     /// Reads data of the current entry; 0 at its end.

@@ -10,8 +10,8 @@
 //! I3. No attribute that steers overlayfs comes from the layer: only
 //!     `user.*` (without `user.overlay.*`), `security.capability` and POSIX
 //!     ACLs are taken over, the rest is counted and left out.
-//! I4. No path under DIR gets longer than PATH_BYTES_MAX, so that what was
-//!     unpacked can always be mounted and removed by path.
+//! I4. No path under DIR gets longer than PATH_BYTES_MAX or deeper than
+//!     DEPTH_MAX, so that what was unpacked can always be removed by path.
 //! I5. A whiteout hides lower layers only, never an entry of its own layer.
 //!
 //! Needs root (chroot, chown, mknod). Without it: exit 6.
@@ -33,6 +33,7 @@ use crate::sys;
 
 const PATH_BYTES_MAX: usize = 3072;
 const NAME_BYTES_MAX: usize = 255;
+const DEPTH_MAX: usize = 512;
 const LINK_BYTES_MAX: usize = 4095;
 const COPY_BYTES: usize = 256 * 1024;
 const OPAQUE: &CStr = c"trusted.overlay.opaque";
@@ -259,16 +260,20 @@ impl Unpacker<'_> {
             Err(err) if matches!(err.raw_os_error(), Some(sys::ENOENT) | Some(sys::ENOTDIR)) => self.make_parents(path, entry)?,
             Err(err) => return Err(parent_failed(entry, err)),
         };
-        // I4: symlinks can make the true path longer than the entry's name.
-        fsys::change_dir(fd.as_raw_fd()).map_err(|err| failed(entry, err))?;
-        let true_len = fsys::cwd_len();
-        fsys::change_dir(self.root.as_raw_fd()).map_err(|err| failed(entry, err))?;
-        match true_len {
-            Ok(len) if len + NAME_BYTES_MAX < PATH_BYTES_MAX => {}
-            _ => return Err(refused(entry, "lies too deep")),
-        }
+        self.check_depth(&fd, entry)?;
         self.parent = Some((joined, fd));
         Ok(())
+    }
+
+    /// I4. By the true path, because symlinks can make that longer than the entry's name.
+    fn check_depth(&self, dir: &OwnedFd, entry: &Entry) -> Result<(), Failure> {
+        fsys::change_dir(dir.as_raw_fd()).map_err(|err| failed(entry, err))?;
+        let path = fsys::cwd();
+        fsys::change_dir(self.root.as_raw_fd()).map_err(|err| failed(entry, err))?;
+        match path {
+            Ok(path) if path.len() + NAME_BYTES_MAX < PATH_BYTES_MAX && path.iter().filter(|&&b| b == b'/').count() < DEPTH_MAX => Ok(()),
+            _ => Err(refused(entry, "lies too deep")),
+        }
     }
 
     fn make_parents(&self, path: &[&[u8]], entry: &Entry) -> Result<OwnedFd, Failure> {
@@ -281,6 +286,7 @@ impl Unpacker<'_> {
                 Ok(fd) => fd,
                 Err(err) if matches!(err.raw_os_error(), Some(sys::ENOENT) | Some(sys::ENOTDIR)) => {
                     let name = c_string(path[depth])?;
+                    self.check_depth(&dir, entry)?;
                     match fsys::stat_at(dir.as_raw_fd(), &name) {
                         Err(absent) if absent.raw_os_error() == Some(sys::ENOENT) => self.new_directory(dir.as_raw_fd(), &name, false)?,
                         Ok(stat) if stat.is_whiteout() => self.new_directory(dir.as_raw_fd(), &name, true)?,
