@@ -116,7 +116,7 @@ export async function dockerChains() {
  */
 export async function removeFirewallRules(subnet) {
   const env = { ...process.env, PATH: pathWithTools() }
-  const shared = otherEngineRuns()
+  const shared = otherEngineRuns() || namesOtherBridge(await savedRules())
   const ours = (line) => line.includes(DOCKER.bridge) || line.includes(` ${subnet}`) || (!shared && line.includes('DOCKER'))
   let table = ''
   for (const line of await savedRules()) {
@@ -144,6 +144,14 @@ export function removeDeadShimSockets(dir = '/run/containerd/s') {
     const path = join(dir, name)
     if (!alive.includes(path) && lstatSync(path).isSocket()) rmSync(path)
   }
+}
+
+/** An engine in another process namespace is not visible in /proc, but its bridges and rules are. */
+function namesOtherBridge(lines) {
+  const names = lines
+    .filter((line) => /^-A (DOCKER|FORWARD)/.test(line))
+    .flatMap((line) => [...line.matchAll(/ -[io] (\S+)/g)].map((match) => match[1]))
+  return names.some((name) => name !== DOCKER.bridge && /^(docker|br-|faasdk-)/.test(name) && existsSync(`/sys/class/net/${name}`))
 }
 
 function otherEngineRuns() {
