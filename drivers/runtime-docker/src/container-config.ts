@@ -18,7 +18,12 @@ export const AGENT_SOCKET_NAME = 'agent.sock'
 
 export const LABEL_DATA_DIR = 'dev.faas-platform.data-dir'
 export const LABEL_SANDBOX = 'dev.faas-platform.sandbox'
+/** The reference that the image was asked for by. */
+export const LABEL_IMAGE = 'dev.faas-platform.image'
 const LABEL_FREE_PREFIX = 'dev.faas-platform.label.'
+
+/** The engine's own list, and on cgroup v1 the directory above the hierarchies, which it leaves writable. */
+const READONLY_PATHS = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger', '/sys/fs/cgroup']
 
 const NANO_CPUS_PER_CORE = 1_000_000_000
 /** The engine's own smallest memory limit. */
@@ -79,6 +84,7 @@ export function containerBody(spec: SandboxSpec, context: ContainerContext): Rea
       CapAdd: SANDBOX_CAPABILITIES.map((name) => name.replace(/^CAP_/, '')),
       Privileged: false,
       SecurityOpt: securityOptions(context.apiVersion),
+      ReadonlyPaths: READONLY_PATHS,
       ReadonlyRootfs: false,
       IpcMode: 'private',
       PidMode: '',
@@ -121,5 +127,5 @@ function agentMount({ source }: AgentDelivery): Readonly<Record<string, unknown>
 
 function labels(spec: SandboxSpec, dataDirId: string): Readonly<Record<string, string>> {
   const free = Object.entries(spec.labels).map(([name, value]): [string, string] => [LABEL_FREE_PREFIX + name, value])
-  return { ...Object.fromEntries(free), [LABEL_DATA_DIR]: dataDirId, [LABEL_SANDBOX]: spec.id }
+  return { ...Object.fromEntries(free), [LABEL_DATA_DIR]: dataDirId, [LABEL_SANDBOX]: spec.id, [LABEL_IMAGE]: spec.image.reference }
 }

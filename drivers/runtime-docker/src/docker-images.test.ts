@@ -104,12 +104,18 @@ describe('images of a real engine', () => {
     expect(isFaasError(await thrown(images.remove(`${NAME}:gone`, signal)), 'image/not-found')).toBe(true)
   })
 
+  test('a name with the digest that was resolved means the same image; another name with it does not', async () => {
+    const [stored] = await images.importArchive(BASE_IMAGE_DIR, { reference: `${NAME}:layout`, signal })
+    expect((await images.resolve(`${NAME}@${stored?.digest ?? ''}`, { pull: 'never', signal })).digest).toBe(stored?.digest)
+    expect(isFaasError(await thrown(images.resolve(`${NAME}-other@${stored?.digest ?? ''}`, { pull: 'never', signal })), 'image/not-found')).toBe(true)
+  })
+
   test('a pull from a registry that does not answer is a retryable pull failure', async () => {
     const error = await thrown(images.resolve('127.0.0.1:9/no/such:thing', { pull: 'missing', signal }))
     expect(isFaasError(error, 'image/pull-failed')).toBe(true)
   })
 
-  test.each(['docker.io/UPPER/case', 'UPPER', 'a b', '', 'x:', 'name@sha256:12', `${'a'.repeat(300)}`, '../etc', 'a//b', 'x?y=1'])('the reference "%s" is refused', async (reference) => {
+  test.each(['docker.io/UPPER/case', 'UPPER/case', 'UPPER', 'a b', '', 'x:', 'name@sha256:12', `${'a'.repeat(300)}`, '../etc', 'a//b', 'x?y=1'])('the reference "%s" is refused', async (reference) => {
     expect(isFaasError(await thrown(images.resolve(reference, { pull: 'never', signal })), 'image/invalid-reference')).toBe(true)
   })
 

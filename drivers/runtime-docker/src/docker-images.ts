@@ -14,6 +14,8 @@ import {
   FaasError, isImageDigest,
   type ImageConfig, type ImageDigest, type ImageResolveOptions, type ImageStore, type LogSink, type PullProgress, type ResolvedImage, type StoredImage,
 } from '@faas-platform/core'
+import { LABEL_IMAGE } from './container-config.js'
+import { listContainers } from './engine-calls.js'
 import { segment, type EngineClient } from './engine-client.js'
 import { EngineError, isEngineStatus, toDriverError } from './engine-error.js'
 import { number, optionalNumber, optionalText, shape, sub, text, textMap, texts, type Shape } from './engine-shape.js'
@@ -54,11 +56,11 @@ export class DockerImages implements ImageStore {
   async resolve(reference: string, options: ImageResolveOptions): Promise<ResolvedImage> {
     const wanted = parseImageReference(reference)
     const { signal, pull } = options
-    const present = pull === 'always' ? undefined : await this.#inspect(wanted.full, signal)
+    const present = pull === 'always' ? undefined : await this.#inspect(wanted, signal)
     if (present !== undefined) return await this.#resolved(present, wanted, signal)
     if (pull === 'never') throw notFound(wanted.full, 'It is not stored in the Docker Engine, and the request does not allow to pull it.')
     await this.#pull(wanted, options)
-    const pulled = await this.#inspect(wanted.full, signal)
+    const pulled = await this.#inspect(wanted, signal)
     if (pulled === undefined) throw new FaasError('image/pull-failed', { message: 'The engine reported a finished pull but does not know the image.', details: { reference: wanted.full } })
     return await this.#resolved(pulled, wanted, signal)
   }
@@ -89,11 +91,12 @@ export class DockerImages implements ImageStore {
   async remove(reference: string, signal: AbortSignal): Promise<void> {
     await this.#options.engine(signal)
     const wanted = parseImageReference(reference)
+    await this.#requireUnused(wanted, signal)
     try {
       await this.#options.client.json({ method: 'DELETE', path: `/images/${segment(wanted.full)}`, signal, deadlineMs: REMOVE_DEADLINE_MS })
     } catch (error) {
       if (isEngineStatus(error, 404)) throw notFound(wanted.full, 'It is not stored in the Docker Engine.', error)
-      if (isEngineStatus(error, 409)) throw new FaasError('image/in-use', { message: 'The image is in use by a container.', details: { reference: wanted.full }, cause: error })
+      if (isEngineStatus(error, 409)) throw inUse(wanted, error)
       throw toDriverError(error, 'store/unavailable', 'The engine could not remove the image.')
     }
     await this.#options.standIns.set(wanted.full, null)
@@ -150,7 +153,7 @@ export class DockerImages implements ImageStore {
   /** @throws FaasError `image/not-found` when the engine no longer has it */
   async requireById(digest: ImageDigest, signal: AbortSignal): Promise<void> {
     await this.#options.engine(signal)
-    if ((await this.#inspect(digest, signal)) === undefined) throw notFound(digest, 'The Docker Engine does not have it any more.')
+    if ((await this.#inspectText(digest, signal)) === undefined) throw notFound(digest, 'The Docker Engine does not have it any more.')
   }
 
   async #load(
@@ -182,7 +185,7 @@ export class DockerImages implements ImageStore {
     }
     const stored: StoredImage[] = []
     for (const tag of tags) {
-      const found = await this.#inspect(tag, signal)
+      const found = await this.#inspectText(tag, signal)
       if (found === undefined) throw new FaasError('image/invalid', { message: 'The Docker Engine did not keep the image.', details: { reference: tag } })
       const digest = imageId(found)
       await this.#options.standIns.set(tag, options.standIn ? digest : null)
@@ -209,7 +212,25 @@ export class DockerImages implements ImageStore {
     }
   }
 
-  async #inspect(name: string, signal: AbortSignal): Promise<Shape | undefined> {
+  /**
+   * A name that a sandbox was made by. Where an image has further names the engine would take this one away without a
+   * word, and the sandbox could not be made again.
+   */
+  async #requireUnused(wanted: ImageReference, signal: AbortSignal): Promise<void> {
+    const users = await this.#call('store/unavailable', 'The engine could not tell who uses the image.', () => listContainers(this.#options.client, [`${LABEL_IMAGE}=${wanted.full}`], signal))
+    if (users.length > 0) throw inUse(wanted)
+  }
+
+  /** By name; `name@digest` also by our digest, the image's id, which the engine does not look up together with a name. */
+  async #inspect(wanted: ImageReference, signal: AbortSignal): Promise<Shape | undefined> {
+    const found = await this.#inspectText(wanted.full, signal)
+    if (found !== undefined || wanted.digest === null) return found
+    const byId = await this.#inspectText(wanted.digest, signal)
+    const named = byId !== undefined && texts(byId, 'RepoTags').some((tag) => parseImageReference(tag).name === wanted.name)
+    return named ? byId : undefined
+  }
+
+  async #inspectText(name: string, signal: AbortSignal): Promise<Shape | undefined> {
     await this.#options.engine(signal)
     try {
       return shape(await this.#options.client.json({ path: `/images/${segment(name)}/json`, signal }), 'image')
@@ -239,7 +260,7 @@ export class DockerImages implements ImageStore {
     }
   }
 
-  async #call<T>(code: 'image/pull-failed', message: string, work: () => Promise<T>): Promise<T> {
+  async #call<T>(code: 'image/pull-failed' | 'store/unavailable', message: string, work: () => Promise<T>): Promise<T> {
     try {
       return await work()
     } catch (error) {
@@ -330,6 +351,10 @@ function imageId(image: Shape): ImageDigest {
 function createdAtMs(image: Shape): number {
   const parsed = Date.parse(optionalText(image, 'Created') ?? '')
   return Number.isNaN(parsed) ? 0 : parsed
+}
+
+function inUse(wanted: ImageReference, cause?: unknown): FaasError {
+  return new FaasError('image/in-use', { message: 'The image is in use by a container.', details: { reference: wanted.full }, cause })
 }
 
 function notFound(reference: string, hint?: string, cause?: unknown): FaasError {

@@ -93,7 +93,7 @@ export class DockerSandbox implements Sandbox {
     this.#guard.start()
     const { agent, host } = this.#parts
     const oomBefore = host?.oomKills()
-    const exec = await this.#explained(agent.exec(spec, io, { signal: options.signal, oomScoreAdj: COMMAND_OOM_SCORE_ADJ, defaultHome: true }))
+    const exec = await this.#explained(agent.exec(spec, io, { signal: options.signal, oomScoreAdj: COMMAND_OOM_SCORE_ADJ }))
     const ended = this.#explained(exec.wait()).then((exit) => this.#exit(exit, oomBefore))
     ended.catch(() => undefined) // the caller may not wait; it gets the same promise if it does
     return {

@@ -32,7 +32,7 @@ export function parseImageReference(reference: string): ImageReference {
   const bare = hasTag ? named.slice(0, colon) : named
   const slash = bare.indexOf('/')
   const first = slash < 0 ? '' : bare.slice(0, slash)
-  const isRegistry = first.includes('.') || first.includes(':') || first === 'localhost' || first !== first.toLowerCase()
+  const isRegistry = first.includes('.') || first.includes(':') || first === 'localhost'
   const registry = isRegistry ? (first === 'index.docker.io' ? 'docker.io' : first) : 'docker.io'
   const rest = isRegistry ? bare.slice(slash + 1) : bare
   const path = registry === 'docker.io' && !rest.includes('/') ? `library/${rest}` : rest

@@ -2,6 +2,7 @@ import { buffer } from 'node:stream/consumers'
 import { Readable } from 'node:stream'
 import tar from 'tar-stream'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { DockerDriver } from './docker-driver.js'
 import { realDriver, sh, type RealDriver } from './testing/real-driver.js'
 
 const signal = AbortSignal.timeout(300_000)
@@ -79,7 +80,7 @@ describe('the retained state of a sandbox', () => {
     const sandbox = await real.driver.create(real.spec(), { signal })
     await sh(sandbox, 'echo x > /x')
     await sandbox.retain()
-    await using other = await realDriver({ dataDirId: real.options.dataDirId })
+    const other = { driver: new DockerDriver(real.options) }
     expect((await other.driver.reclaim(new Set([sandbox.id]), signal)).sandboxes).toBe(0)
     expect(await other.driver.list(signal)).toContain(sandbox.id)
     expect((await other.driver.reclaim(new Set(), signal)).sandboxes).toBe(1)

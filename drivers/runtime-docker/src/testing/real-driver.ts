@@ -41,6 +41,10 @@ export async function realDriver(overrides: Partial<DockerDriverOptions> = {}): 
     }),
     async [Symbol.asyncDispose]() {
       await driver[Symbol.asyncDispose]()
+      // Whatever a failed test left, retained states too: to another driver it is nobody's.
+      const sweeper = new DockerDriver(options)
+      await sweeper.reclaim(new Set(), AbortSignal.timeout(60_000))
+      await sweeper[Symbol.asyncDispose]()
       await hostkit[Symbol.asyncDispose]()
       await dir[Symbol.asyncDispose]()
     },
