@@ -15,6 +15,8 @@ export interface Waiter {
 
 const CREATE_WEIGHT = 0.3
 const MEMORY_WEIGHT = 0.3
+/** Arrivals closer together than this say nothing about a rate. */
+const RATE_AGE_MIN_MS = 1_000
 
 export class PoolLine {
   /** The last is the youngest; it is taken first, so that the oldest can go when demand falls. */
@@ -30,24 +32,34 @@ export class PoolLine {
   lastError: FaasError | null = null
   retryAtMs = 0
   failuresInRow = 0
-  #rate = 0
-  #rateAtMs: number
+  /** Arrivals, each weighing less the longer ago it was. */
+  #recent = 0
+  #recentAtMs: number
+  #firstArrivalMs: number | null = null
 
   constructor(readonly key: string, readonly spec: PoolSpec, private readonly config: PoolConfig, nowMs: number) {
     this.idleMemoryBytes = config.idleMemoryBytesGuess
     this.lastArrivalMs = nowMs
-    this.#rateAtMs = nowMs
+    this.#recentAtMs = nowMs
   }
 
   arrived(nowMs: number): void {
-    this.#rate = this.arrivalsPerSecond(nowMs) + 1000 / this.config.rateWindowMs
-    this.#rateAtMs = nowMs
+    this.#recent = this.#recentCount(nowMs) + 1
+    this.#recentAtMs = nowMs
+    this.#firstArrivalMs ??= nowMs
     this.lastArrivalMs = nowMs
   }
 
-  /** An exponentially decaying count of arrivals. */
+  /** The decaying count over the time it stands for: short at first, so that a new line learns at once. */
   arrivalsPerSecond(nowMs: number): number {
-    return this.#rate * Math.exp(-(nowMs - this.#rateAtMs) / this.config.rateWindowMs)
+    if (this.#firstArrivalMs === null) return 0
+    const { rateWindowMs } = this.config
+    const ageMs = Math.max(RATE_AGE_MIN_MS, nowMs - this.#firstArrivalMs)
+    return (this.#recentCount(nowMs) * 1000) / (rateWindowMs * (1 - Math.exp(-ageMs / rateWindowMs)))
+  }
+
+  #recentCount(nowMs: number): number {
+    return this.#recent * Math.exp(-(nowMs - this.#recentAtMs) / this.config.rateWindowMs)
   }
 
   /** Ready sandboxes wanted now: enough to bridge one creation at the present rate of arrival. */
