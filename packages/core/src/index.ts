@@ -1,5 +1,6 @@
 export * from './cleanup.js'
 export * from './domain.js'
+export * from './egress.js'
 export * from './errors.js'
 export * from './hardening.js'
 export * from './ids.js'
