@@ -5,7 +5,7 @@ import { FaasError } from '@faas-platform/core'
 import { errorBody } from '@faas-platform/protocol'
 import websocket from '@fastify/websocket'
 import type { FastifyBaseLogger, FastifyInstance, FastifyReply } from 'fastify'
-import Fastify from 'fastify'
+import Fastify, { LogController } from 'fastify'
 import { KeyRing } from './access/keys.js'
 import { isLoopback } from './access/origin.js'
 import { installBodies } from './body.js'
@@ -71,7 +71,7 @@ export async function buildGateway(options: GatewayOptions): Promise<Gateway> {
 
   const app = Fastify({
     loggerInstance: log,
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     requestIdHeader: false,
     genReqId: (request) => {
       const given = request.headers['x-request-id']

@@ -2,7 +2,7 @@
  * API keys: made here, stored as hashes, found again by hash.
  *
  * I1. The key itself leaves this module once, to whoever had it made; the ledger never sees it.
- * I2. A revoked or expired key stops working at the next request of this process.
+ * I2. An expired key stops working at once, a revoked one within `CACHE_MS`: another process may revoke it in the ledger.
  */
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { Clock, Ids, KeyId, KeyRecord, Ledger, PrincipalId } from '@faas-platform/core'
@@ -47,11 +47,12 @@ export async function revokeKey(ledger: Ledger, id: string, nowMs: number): Prom
 }
 
 const CACHE_MAX = 1024
+const CACHE_MS = 1000
 const TOUCH_EVERY_MS = 60_000
 
-/** Looks keys up, remembering the good ones: the data directory has one process, so that no other can revoke behind its back. */
+/** Looks keys up, remembering the good ones for a moment. */
 export class KeyRing {
-  readonly #known = new Map<string, KeyRecord>()
+  readonly #known = new Map<string, { readonly record: KeyRecord; readonly untilMs: number }>()
   readonly #touchedAtMs = new Map<string, number>()
 
   constructor(private readonly ledger: Ledger, private readonly clock: Clock, private readonly onTouchFailed: (error: unknown) => void) {}
@@ -59,19 +60,23 @@ export class KeyRing {
   /** @returns The record, or null when the key is unknown, expired or revoked. */
   async find(key: string): Promise<KeyRecord | null> {
     const hash = hashKey(key)
-    const record = this.#known.get(hash) ?? (await this.ledger.findKey(hash))
-    if (record === null || !timingSafeEqual(Buffer.from(record.hash, 'hex'), Buffer.from(hash, 'hex'))) return null
     const now = this.clock.nowMs()
+    const known = this.#known.get(hash)
+    const isFresh = known !== undefined && known.untilMs > now
+    const record = isFresh ? known.record : await this.ledger.findKey(hash)
+    if (record === null || !timingSafeEqual(Buffer.from(record.hash, 'hex'), Buffer.from(hash, 'hex'))) return null
     if (record.revokedAtMs !== null || (record.expiresAtMs !== null && record.expiresAtMs <= now)) return null
-    if (this.#known.size >= CACHE_MAX) this.#known.clear()
-    this.#known.set(hash, record)
+    if (!isFresh) {
+      if (this.#known.size >= CACHE_MAX) this.#known.clear()
+      this.#known.set(hash, { record, untilMs: now + CACHE_MS }) // I2
+    }
     this.#touch(record, now)
     return record
   }
 
   /** After a key was revoked. */
   forget(): void {
-    this.#known.clear() // I2
+    this.#known.clear()
   }
 
   #touch(record: KeyRecord, nowMs: number): void {

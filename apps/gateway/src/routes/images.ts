@@ -1,7 +1,7 @@
 /** Stored images: list, pull, import, remove. */
 import type { ImageStore, StoredImage } from '@faas-platform/core'
 import { FaasError } from '@faas-platform/core'
-import { timestamp } from '@faas-platform/protocol'
+import { maybe, sseFrame, timestamp } from '@faas-platform/protocol'
 import type { FastifyInstance } from 'fastify'
 import type { Static } from 'typebox'
 import Type from 'typebox'
@@ -9,7 +9,6 @@ import type { GatewayContext } from '../context.js'
 import { EventStream, wantsEventStream } from '../event-stream.js'
 import { errorResponses } from '../openapi.js'
 import { sendError } from '../errors.js'
-import { sseFrame } from '@faas-platform/protocol'
 
 const ImageReply = Type.Object(
   { store: Type.String(), reference: Type.String(), digest: Type.String(), size_bytes: Type.Integer(), created_at: Type.String({ format: 'date-time' }), stand_in: Type.Boolean() },
@@ -30,6 +29,20 @@ const ImportBody = Type.Object(
   { additionalProperties: true, title: 'ImportImageRequest' },
 )
 type ImportBody = Static<typeof ImportBody>
+
+const BuildBody = Type.Object(
+  {
+    path: Type.String({ minLength: 1, maxLength: 4096, description: 'Root file system directory on the gateway’s host.' }),
+    reference: Type.String({ minLength: 1, maxLength: 1024 }),
+    command: maybe(Type.Array(Type.String()), 'Default command.'),
+    env: maybe(Type.Record(Type.String(), Type.String()), 'Environment of its commands.'),
+    working_dir: maybe(Type.String({ maxLength: 4096 }), 'Working directory of its commands.'),
+    user: maybe(Type.String({ maxLength: 256 }), '`user[:group]` of its commands.'),
+    store: StoreField,
+  },
+  { additionalProperties: true, title: 'BuildImageRequest' },
+)
+type BuildBody = Static<typeof BuildBody>
 
 const RemoveQuery = Type.Object({ reference: Type.String({ minLength: 1, maxLength: 1024 }), store: StoreField })
 type RemoveQuery = Static<typeof RemoveQuery>
@@ -100,6 +113,25 @@ export function imageRoutes(app: FastifyInstance, gateway: GatewayContext): void
       const images = await store.importArchive(request.body.path, { signal: client.signal, ...(reference !== undefined && { reference }) })
       gateway.executor.invalidateImages()
       return images.map((image) => imageReply(name, image))
+    } finally {
+      client.done()
+    }
+  })
+
+  app.post<{ Body: BuildBody }>('/api/v1/images/build', {
+    config: { scope: 'admin' },
+    schema: { tags, summary: 'Make an image of a directory of the host', body: BuildBody, response: { 200: ImageReply, ...errorResponses(400, 401, 403, 404, 413, 415, 500, 501, 503) } },
+  }, async (request) => {
+    const [name, store] = storeOf(gateway, request.body.store)
+    const client = gateway.disconnects.watch(request.raw.socket)
+    try {
+      const { path, reference, command, env, working_dir: workingDir, user } = request.body
+      const image = await store.buildFromRootfs(path, {
+        reference, signal: client.signal,
+        config: { env: env ?? {}, entrypoint: [], cmd: command ?? ['/bin/sh'], workingDir: workingDir ?? '/', user: user ?? '', labels: {} },
+      })
+      gateway.executor.invalidateImages()
+      return imageReply(name, image)
     } finally {
       client.done()
     }
