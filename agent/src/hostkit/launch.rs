@@ -35,13 +35,20 @@ impl Launch {
         } else {
             (process::dev_null(sys::O_RDONLY)?, None)
         };
-        let null_out = process::dev_null(sys::O_WRONLY)?;
+        // A listening agent lets go of its standard streams once it is ready, so its last words cost nothing.
+        // One that speaks on them keeps the third for good.
+        let (err_read, err_write) = if speaks {
+            (None, process::dev_null(sys::O_WRONLY)?)
+        } else {
+            let (read, write) = sys::pipe()?;
+            (Some(read), write)
+        };
         let (ready_read, ready_write) = sys::pipe()?;
         let stdio =
-            Stdio { stdin: in_read.as_raw_fd(), stdout: ready_write.as_raw_fd(), stderr: null_out.as_raw_fd() };
+            Stdio { stdin: in_read.as_raw_fd(), stdout: ready_write.as_raw_fd(), stderr: err_write.as_raw_fd() };
         let pid = self.program.start(reaper, &stdio)?;
         let fork_us = begun.elapsed().as_micros();
-        drop((ready_write, in_read));
+        drop((ready_write, in_read, err_write));
 
         let status = match reaper.wait(pid, self.deadline) {
             Some(status) => status,
@@ -68,16 +75,16 @@ impl Launch {
             match process::read_line(ready_read, READY_LINE_BYTES_MAX, self.deadline)? {
             None => return Ok(self.failed("timeout", "The agent did not become ready in time.")),
             Some(line) if !line.starts_with(&self.ready_prefix) => {
-                return Ok(self.failed("agent", &format!("The agent ended before it was ready: {line:?}.")));
+                let words = last_words(err_read.as_ref());
+                return Ok(self.failed("agent", &format!("The agent ended before it was ready: {line:?} {words:?}.")));
             }
             Some(_) => {}
             }
         }
-        let start_ticks = start_ticks(main).unwrap_or(0);
         reaper.watch(main, output);
         let fds: Vec<String> = pipes.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
         let json = format!(
-            "{{\"ok\":true,\"pid\":{main},\"startTicks\":{start_ticks},\"pipes\":[{}],\"forkUs\":{fork_us},\"runtimeUs\":{},\"readyUs\":{}}}",
+            "{{\"ok\":true,\"pid\":{main},\"pipes\":[{}],\"forkUs\":{fork_us},\"runtimeUs\":{},\"readyUs\":{}}}",
             fds.join(","),
             runtime_us - fork_us,
             begun.elapsed().as_micros() - runtime_us,
@@ -108,9 +115,13 @@ impl Launch {
     }
 }
 
-/// When a process began, in the kernel's ticks: with the pid it names one process for ever.
-pub fn start_ticks(pid: i32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything, also parentheses and blanks.
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+/// What is in the pipe right now.
+fn last_words(fd: Option<&OwnedFd>) -> String {
+    let Some(fd) = fd else { return String::new() };
+    let mut fds = [sys::PollFd { fd: fd.as_raw_fd(), events: sys::POLLIN, revents: 0 }];
+    let mut buf = [0u8; 1024];
+    match sys::poll(&mut fds, 100) {
+        Ok(true) => sys::read(fd.as_raw_fd(), &mut buf).map_or(String::new(), |n| String::from_utf8_lossy(&buf[..n]).trim().into()),
+        _ => String::new(),
+    }
 }

@@ -15,18 +15,24 @@ const FIRST_LAYER_FD: c_int = 200;
 /// 19 bytes each in the option text, which has room for 4095.
 const LAYERS_MAX: usize = 200;
 
+/// How the files' owners are mapped into a sandbox's user namespace.
+pub struct IdMap {
+    pub userns: RawFd,
+    /// The host's id of the sandbox's root.
+    pub base: u32,
+}
+
 pub struct MountPlan {
     target: CString,
     lowers: Vec<CString>,
     /// Holds `upper` and `work`.
     writable: CString,
     options: CString,
-    /// Maps the files' owners into the sandbox's user namespace.
-    userns: Option<RawFd>,
+    ids: Option<IdMap>,
 }
 
 impl MountPlan {
-    pub fn new(target: &[u8], lowers: Vec<CString>, writable: &[u8], userns: Option<RawFd>) -> io::Result<MountPlan> {
+    pub fn new(target: &[u8], lowers: Vec<CString>, writable: &[u8], ids: Option<IdMap>) -> io::Result<MountPlan> {
         if lowers.is_empty() || lowers.len() > LAYERS_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "an overlay has 1 to 200 layers"));
         }
@@ -44,7 +50,7 @@ impl MountPlan {
             lowers,
             writable: cstring(writable)?,
             options: cstring(options.as_bytes())?,
-            userns,
+            ids,
         })
     }
 
@@ -62,8 +68,15 @@ impl MountPlan {
                 return false;
             }
         }
+        // overlayfs works on its layers as whoever mounted it, and our own root does not exist below an id map.
+        if self.ids.as_ref().is_some_and(|ids| !sys::set_fs_ids(ids.base)) {
+            return false;
+        }
         let kind = c"overlay".as_ptr();
         if c::mount(kind, self.target.as_ptr(), kind, sys::MS_NODEV, self.options.as_ptr().cast()) != 0 {
+            return false;
+        }
+        if self.ids.is_some() && !sys::set_fs_ids(0) {
             return false;
         }
         for n in 0..=self.lowers.len() {
@@ -73,13 +86,13 @@ impl MountPlan {
     }
 
     unsafe fn layer(&self, path: &CString, at: c_int) -> bool {
-        let fd = match self.userns {
+        let fd = match &self.ids {
             None => c::open(path.as_ptr(), sys::O_PATH | sys::O_DIRECTORY | sys::O_CLOEXEC),
-            Some(userns) => {
+            Some(ids) => {
                 let tree = sys::open_tree_clone(path.as_ptr()) as c_int;
                 // overlayfs takes layers only from mounts of its own namespace, so the clone is attached:
                 // one over the other on the target, which the overlay then covers.
-                if tree < 0 || sys::idmap_mount(tree, userns) != 0 || sys::attach_mount(tree, self.target.as_ptr()) != 0 {
+                if tree < 0 || sys::idmap_mount(tree, ids.userns) != 0 || sys::attach_mount(tree, self.target.as_ptr()) != 0 {
                     return false;
                 }
                 tree

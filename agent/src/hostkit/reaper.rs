@@ -114,10 +114,6 @@ impl Reaper {
         table.watched.insert(pid, ());
     }
 
-    pub fn unwatch(&self, pid: i32) {
-        self.lock().watched.remove(&pid);
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }

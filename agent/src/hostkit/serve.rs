@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::launch::{start_ticks, Launch};
-use super::mounts::MountPlan;
+use super::launch::Launch;
+use super::mounts::{IdMap, MountPlan};
 use super::process::{self, Program};
 use super::reaper::Reaper;
 use super::sys::{self, c};
@@ -136,6 +136,11 @@ impl<'a> Args<'a> {
         text.parse().map(Some).map_err(|_| invalid(format!("{name} is not a number")))
     }
 
+    fn id_map(&self) -> io::Result<Option<IdMap>> {
+        let Some(userns) = self.named_number("userns")? else { return Ok(None) };
+        Ok(Some(IdMap { userns, base: required(self.named_number("idbase")?, "idbase")? }))
+    }
+
     fn program(&self, dies_with_us: bool) -> io::Result<Program> {
         let argv = self.named_list("argv")?;
         if argv.is_empty() {
@@ -147,7 +152,7 @@ impl<'a> Args<'a> {
                 target,
                 self.named_list("lowers")?,
                 self.named("writable").ok_or_else(|| invalid("writable is missing".into()))?,
-                self.named_number("userns")?,
+                self.id_map()?,
             )?),
         };
         Ok(Program {
@@ -173,6 +178,7 @@ fn step(context: &Context, args: &Args<'_>) -> io::Result<String> {
         "write" => tree::write_file(args.bytes(1)?, args.octal(2)?, args.bytes(3)?).map(empty),
         "control" => tree::write_control(args.bytes(1)?, args.bytes(2)?).map(empty),
         "opaque" => xattr::make_opaque(args.bytes(1)?).map(empty),
+        "rmdir" => tree::rmdir_if_empty(args.bytes(1)?).map(empty),
         "rename" => tree::rename(args.bytes(1)?, args.bytes(2)?).map(empty),
         "rmtree" => tree::rmtree(args.bytes(1)?).map(empty),
         "usage" => {
@@ -201,7 +207,6 @@ fn step(context: &Context, args: &Args<'_>) -> io::Result<String> {
             }
             Ok(json)
         }
-        "kill" => kill(context, args.number(1)?, args.number(2)?, args.deadline(3)?),
         "cgroup-kill" => cgroup::kill_all(&args.paths(2), args.deadline(1)?).map(|met| met.to_string()),
         "cgroup-remove" => cgroup::remove_all(&args.paths(2), args.deadline(1)?).map(empty),
         "umount" => match sys::umount(&cstring(args.bytes(1)?)?, sys::MNT_DETACH) {
@@ -238,20 +243,3 @@ fn hold(context: &Context, fd: OwnedFd) -> io::Result<String> {
     Ok(number.to_string())
 }
 
-/// Ends one process for good. A pid that now names another process is left alone.
-fn kill(context: &Context, pid: i32, ticks: u64, deadline: Instant) -> io::Result<String> {
-    let fd = match sys::pidfd_open(pid) {
-        Err(err) if err.raw_os_error() == Some(sys::ESRCH) => return Ok("false".into()),
-        other => other?,
-    };
-    if start_ticks(pid) != Some(ticks) {
-        return Ok("false".into());
-    }
-    context.reaper.unwatch(pid);
-    match sys::pidfd_kill(&fd, sys::SIGKILL) {
-        Err(err) if err.raw_os_error() == Some(sys::ESRCH) => {}
-        other => other?,
-    }
-    cgroup::wait_exit(&fd, deadline)?;
-    Ok("true".into())
-}

@@ -57,9 +57,21 @@ const NR_CLOSE_RANGE: c_long = 436;
 const NR_MOUNT_SETATTR: c_long = 442;
 const NR_PIDFD_SEND_SIGNAL: c_long = 424;
 #[cfg(target_arch = "x86_64")]
-const NR_GETDENTS64: c_long = 217;
+mod nr {
+    pub const GETDENTS64: i64 = 217;
+    pub const SETFSUID: i64 = 122;
+    pub const SETFSGID: i64 = 123;
+    pub const CAPGET: i64 = 125;
+    pub const CAPSET: i64 = 126;
+}
 #[cfg(target_arch = "aarch64")]
-const NR_GETDENTS64: c_long = 61;
+mod nr {
+    pub const GETDENTS64: i64 = 61;
+    pub const SETFSUID: i64 = 151;
+    pub const SETFSGID: i64 = 152;
+    pub const CAPGET: i64 = 90;
+    pub const CAPSET: i64 = 91;
+}
 
 const OPEN_TREE_CLONE: c_uint = 1;
 const OPEN_TREE_CLOEXEC: c_uint = O_CLOEXEC as c_uint;
@@ -200,7 +212,7 @@ pub fn stat_at(dir: RawFd, path: &CStr) -> io::Result<Stat> {
 
 /// Raw directory records; an empty result is the end.
 pub fn getdents(fd: RawFd, buf: &mut [u8]) -> io::Result<usize> {
-    let n = unsafe { c::syscall(NR_GETDENTS64, fd as c_long, buf.as_mut_ptr(), buf.len()) };
+    let n = unsafe { c::syscall(nr::GETDENTS64 as c_long, fd as c_long, buf.as_mut_ptr(), buf.len()) };
     if n < 0 {
         Err(io::Error::last_os_error())
     } else {
@@ -312,4 +324,17 @@ pub unsafe fn attach_mount(tree: c_int, target: *const c_char) -> c_long {
         target,
         MOVE_MOUNT_F_EMPTY_PATH as c_long,
     )
+}
+
+/// Touches files as `id` from now on, with all capabilities kept. Safe after fork.
+pub unsafe fn set_fs_ids(id: u32) -> bool {
+    let header: [u32; 2] = [0x2008_0522, 0];
+    let mut sets = [0u32; 6];
+    if c::syscall(nr::CAPGET as c_long, header.as_ptr(), sets.as_mut_ptr()) != 0 {
+        return false;
+    }
+    c::syscall(nr::SETFSGID as c_long, id as c_long);
+    c::syscall(nr::SETFSUID as c_long, id as c_long);
+    // The kernel took the file capabilities away with the id.
+    c::syscall(nr::CAPSET as c_long, header.as_ptr(), sets.as_ptr()) == 0
 }

@@ -44,6 +44,14 @@ pub fn mkdir(path: &[u8], mode: u32) -> io::Result<()> {
     }
 }
 
+/// Removes a directory that nothing uses; one that is used, or not there, is fine.
+pub fn rmdir_if_empty(path: &[u8]) -> io::Result<()> {
+    match std::fs::remove_dir(std::ffi::OsStr::from_bytes(path)) {
+        Err(err) if matches!(err.raw_os_error(), Some(sys::ENOENT | sys::EBUSY | sys::ENOTEMPTY)) => Ok(()),
+        other => other,
+    }
+}
+
 /// Writes a whole file; never through a link in the last place.
 pub fn write_file(path: &[u8], mode: u32, data: &[u8]) -> io::Result<()> {
     let (parent, name) = split(path)?;

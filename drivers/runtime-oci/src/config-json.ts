@@ -3,10 +3,10 @@
  *
  * I1. The agent is the first process; it alone speaks to the host.
  * I2. No mount besides what is listed here: each one costs a checkpoint time, and each is a way to something.
- * I3. Capabilities are Docker's set without what opens devices, raw packets, the audit log or new capabilities.
+ * I3. Capabilities, memory and OOM settings are the platform's, the same in every driver.
  */
 import { readFileSync } from 'node:fs'
-import type { SandboxSpec } from '@faas-platform/core'
+import { SANDBOX_CAPABILITIES, SANDBOX_OOM_SCORE_ADJ, SANDBOX_SHM_BYTES, type SandboxSpec } from '@faas-platform/core'
 import { CPU_PERIOD_US } from '@faas-platform/host'
 import type { LinuxSeccomp, Mount, RuntimeConfig } from './runtime-spec.js'
 import { SECCOMP_PROFILE } from './seccomp-profile.js'
@@ -17,16 +17,11 @@ export const READY_LINE = 'faas-agent ready'
 /** Ids that a sandbox's user namespace has. */
 export const IDS_PER_SANDBOX = 65_536
 
-const CAPABILITIES = [
-  'CAP_CHOWN', 'CAP_DAC_OVERRIDE', 'CAP_FOWNER', 'CAP_FSETID', 'CAP_KILL', 'CAP_NET_BIND_SERVICE', 'CAP_SETGID',
-  'CAP_SETUID', 'CAP_SYS_CHROOT',
-] as const
-
 const MOUNTS: readonly Mount[] = [
   { destination: '/proc', type: 'proc', source: 'proc', options: ['nosuid', 'noexec', 'nodev'] },
   { destination: '/dev', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'noexec', 'strictatime', 'mode=755', 'size=1m'] },
   { destination: '/dev/pts', type: 'devpts', source: 'devpts', options: ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', 'gid=5'] },
-  { destination: '/dev/shm', type: 'tmpfs', source: 'shm', options: ['nosuid', 'noexec', 'nodev', 'mode=1777', 'size=64m'] },
+  { destination: '/dev/shm', type: 'tmpfs', source: 'shm', options: ['nosuid', 'noexec', 'nodev', 'mode=1777', `size=${SANDBOX_SHM_BYTES}`] },
   { destination: '/sys', type: 'sysfs', source: 'sysfs', options: ['nosuid', 'noexec', 'nodev', 'ro'] },
 ]
 
@@ -63,13 +58,14 @@ export function runtimeConfig(spec: SandboxSpec, options: ConfigOptions): Runtim
       args: [`/${AGENT_DIR}/agent`, ...options.agentArgs],
       env: ['PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'],
       cwd: '/',
-      capabilities: { bounding: CAPABILITIES, effective: CAPABILITIES, permitted: CAPABILITIES },
+      capabilities: { bounding: SANDBOX_CAPABILITIES, effective: SANDBOX_CAPABILITIES, permitted: SANDBOX_CAPABILITIES },
       rlimits: [
         { type: 'RLIMIT_NOFILE', soft: Math.min(NOFILE_SOFT, hostNofileMax()), hard: Math.min(NOFILE_HARD, hostNofileMax()) },
         // No core dumps: the host's core_pattern may name a program that would run on the host.
         { type: 'RLIMIT_CORE', soft: 0, hard: 0 },
       ],
       noNewPrivileges: true,
+      oomScoreAdj: SANDBOX_OOM_SCORE_ADJ,
     },
     root: { path: options.rootPath, readonly: false },
     hostname: spec.hostname,

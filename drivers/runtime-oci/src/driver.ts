@@ -4,11 +4,12 @@
  * I1. A sandbox's directory exists before anything else of it and goes last, so `reclaim` finds whatever was made.
  * I2. On failure or abort of `create` nothing of the sandbox is left when the call returns.
  */
+import { randomUUID } from 'node:crypto'
 import { availableParallelism } from 'node:os'
-import { mkdir, readdir } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import {
-  Cleanup, FaasError, Stopwatch, isFaasError, systemClock, type Clock, type ImageDigest, type ImageStore, type LogSink, type ProbeReport,
+  asId, Cleanup, FaasError, MIB, Stopwatch, isFaasError, systemClock, type Clock, type ImageDigest, type ImageStore, type LogSink, type ProbeReport,
   type ReclaimReport, type ResolvedImage, type RuntimeDriver, type RuntimeFeatures, type Sandbox, type SandboxId, type SandboxSpec,
 } from '@faas-platform/core'
 import type { AgentClient } from '@faas-platform/agent-client'
@@ -16,13 +17,13 @@ import { CgroupHost, dataDirId, type HostKit, HostKitError, type Step } from '@f
 import { ensureAgentLayer } from './agent-layer.js'
 import { IDS_PER_SANDBOX, READY_LINE, runtimeConfig } from './config-json.js'
 import { connectAgent, connectPipes } from './connect.js'
-import { isPlainId, ownerPaths, sandboxPaths, type OwnerPaths, type SandboxPaths } from './layout.js'
+import { directoryName, isPlainId, ownerPaths, sandboxPaths, type OwnerPaths, type SandboxPaths } from './layout.js'
 import { Limiter } from './limiter.js'
 import { probeRuntime } from './probe.js'
-import { reclaimAll } from './reclaim.js'
+import { reclaimAll, removeSharedGroups, sandboxesIn } from './reclaim.js'
 import { RUNTIME_KINDS, type OciRuntimeName, type RuntimeKind } from './runtime-command.js'
 import { OciSandbox } from './sandbox.js'
-import { teardown, type MainProcess } from './teardown.js'
+import { teardown } from './teardown.js'
 
 /** What this driver needs of the image store besides the port. */
 export interface RootfsStore extends ImageStore {
@@ -54,7 +55,6 @@ export interface OciDriverOptions {
 interface Launched {
   readonly ok: true
   readonly pid: number
-  readonly startTicks: number
   readonly pipes: readonly number[]
   readonly forkUs: number
   readonly runtimeUs: number
@@ -74,6 +74,7 @@ interface Ready {
   readonly userns: number | null
 }
 
+const NO_IMAGE = asId<ImageDigest>('none')
 const START_TIMEOUT_MS = 20_000
 const ID_BASE = 0x7000_0000
 /** Starting is CPU work: more at once only makes each of them later. */
@@ -92,16 +93,20 @@ export class OciDriver implements RuntimeDriver {
   readonly #owner: OwnerPaths
   readonly #cgroups = CgroupHost.detect()
   readonly #clock: Clock
+  readonly #idBase: number | null
   readonly #starts = new Limiter(availableParallelism() * STARTS_PER_CORE)
   /** Sandboxes of this process, from before their first trace on the host until after their last. */
   readonly #live = new Map<SandboxId, OciSandbox | null>()
   #ready: Promise<Ready> | null = null
+  /** Creation waits for a reclaim that runs: it takes away groups that seem unused. */
+  #reclaiming: Promise<unknown> = Promise.resolve()
 
   constructor(options: OciDriverOptions) {
     this.#options = options
     this.#kind = RUNTIME_KINDS[options.name]
     this.name = options.name
     this.images = options.images
+    this.#idBase = this.#kind.kernelShared ? (options.idBase === undefined ? ID_BASE : options.idBase) : null
     this.#clock = options.clock ?? systemClock
     this.#owner = ownerPaths(options.dataDir, dataDirId(options.dataDir), options.name)
     this.features = {
@@ -116,7 +121,14 @@ export class OciDriver implements RuntimeDriver {
   }
 
   probe(signal: AbortSignal): Promise<ProbeReport> {
-    return probeRuntime({ ...this.#options, kind: this.#kind, cgroups: this.#cgroups, ready: () => this.#prepare(), signal })
+    return probeRuntime({
+      ...this.#options,
+      cgroups: this.#cgroups,
+      userNamespace: this.#idBase !== null,
+      makeSandbox: (within) => this.create(emptySpec(), { signal: within }),
+      network: async () => [],
+      signal,
+    })
   }
 
   async prepareImage(image: ResolvedImage, signal: AbortSignal): Promise<void> {
@@ -130,6 +142,7 @@ export class OciDriver implements RuntimeDriver {
     options.signal.throwIfAborted()
     if (!isPlainId(spec.id)) throw new FaasError('sandbox/create-failed', { message: 'The sandbox id can not be used as a file name.' })
     if (this.#live.has(spec.id)) throw new FaasError('sandbox/create-failed', { message: 'A sandbox of this id exists already.' })
+    await this.#reclaiming
     this.#live.set(spec.id, null)
     const cleanup = new Cleanup()
     cleanup.add(() => this.#live.delete(spec.id))
@@ -149,35 +162,38 @@ export class OciDriver implements RuntimeDriver {
 
   async list(signal: AbortSignal): Promise<readonly SandboxId[]> {
     signal.throwIfAborted()
-    try {
-      return (await readdir(this.#owner.sandboxesDir)) as SandboxId[]
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
-      throw error
-    }
+    return sandboxesIn(this.#owner.sandboxesDir, this.#owner)
   }
 
   async reclaim(keep: ReadonlySet<SandboxId>, signal: AbortSignal): Promise<ReclaimReport> {
     signal.throwIfAborted()
-    return reclaimAll({
-      owner: this.#owner,
-      retainedDir: this.#retainedDir,
-      cgroups: this.#cgroups,
-      hostkit: this.#options.hostkit,
-      log: this.#options.log,
-      keep: new Set([...keep, ...this.#live.keys()]),
-    })
+    const previous = this.#reclaiming
+    const run = previous.then(() =>
+      reclaimAll({
+        owner: this.#owner,
+        cgroups: this.#cgroups,
+        hostkit: this.#options.hostkit,
+        log: this.#options.log,
+        keep: new Set([...keep, ...this.#live.keys()]),
+        inUse: this.#live.size > 0,
+      }),
+    )
+    this.#reclaiming = run.catch(() => {}) // the caller gets it; the next in line only waits
+    return run
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     const all = [...this.#live.values()].flatMap((sandbox) => sandbox ?? [])
     const ended = await Promise.allSettled(all.map((sandbox) => sandbox[Symbol.asyncDispose]()))
+    await removeSharedGroups({ owner: this.#owner, cgroups: this.#cgroups, hostkit: this.#options.hostkit })
     const failures = ended.flatMap((result) => (result.status === 'rejected' ? [result.reason as unknown] : []))
     if (failures.length > 0) throw new AggregateError(failures, 'Some sandboxes could not be freed.')
   }
 
-  get #retainedDir(): string {
-    return join(this.#options.dataDir, 'retained', this.name)
+  /** The layers of a sandbox's image; none for the probe's, which has no image. */
+  async #lease(spec: SandboxSpec): ReturnType<RootfsStore['leaseRootfs']> {
+    if (spec.image.digest === NO_IMAGE) return { layerDirs: [], release() {} }
+    return this.#options.images.leaseRootfs(spec.image.digest)
   }
 
   /** Prepares what all sandboxes share; again when the helper that held it is gone. */
@@ -196,43 +212,41 @@ export class OciDriver implements RuntimeDriver {
   }
 
   async #prepareOnce(): Promise<Ready> {
-    const { hostkit, dataDir, agentPath, idBase = ID_BASE } = this.#options
-    for (const dir of [this.#owner.sandboxesDir, join(dataDir, 'run'), join(dataDir, 'retained')]) await mkdir(dir, { recursive: true, mode: 0o711 })
-    const agentLayer = await ensureAgentLayer(join(dataDir, 'run'), agentPath, hostkit)
-    await this.#makeCgroups()
-    const userns = this.#kind.kernelShared && idBase !== null ? Number(await hostkit.call('userns', idBase, IDS_PER_SANDBOX)) : null
+    const { hostkit, dataDir, agentPath } = this.#options
+    const layers = join(dataDir, 'layers')
+    for (const dir of [this.#owner.sandboxesDir, this.#owner.retainedDir, layers]) await mkdir(dir, { recursive: true, mode: 0o711 })
+    const agentLayer = await ensureAgentLayer(layers, agentPath, hostkit)
+    const userns = this.#idBase === null ? null : Number(await hostkit.call('userns', this.#idBase, IDS_PER_SANDBOX))
     return { generation: hostkit.generation, agentLayer, userns }
   }
 
-  async #makeCgroups(): Promise<void> {
-    const parent = this.#owner.cgroup.split('/').slice(0, -1).join('/')
-    const steps: Step[] = []
-    for (const group of [parent, this.#owner.cgroup]) {
-      for (const dir of this.#cgroups.ownDirectories(group)) steps.push(['mkdir', dir, '755'])
-    }
-    steps.push(['mkdir', this.#cgroups.processDirectory(this.#owner.launchCgroup), '755'])
-    for (const group of ['', parent, this.#owner.cgroup]) {
-      for (const [file, value] of this.#cgroups.delegate(group)) steps.push(['control', file, value])
-    }
-    await this.#options.hostkit.run(steps)
+  /** Groups that all sandboxes of this driver share. A reclaim may have taken them away, so each creation makes sure. */
+  #sharedGroups(): Step[] {
+    const { rootCgroup, cgroup, launchCgroup } = this.#owner
+    const cgroups = this.#cgroups
+    const dirsOf = (group: string): readonly string[] => (this.#kind.cgroups === 'driver' ? cgroups.ownDirectories(group) : [cgroups.processDirectory(group)])
+    return [
+      ...[rootCgroup, cgroup].flatMap((group) => dirsOf(group)).map((dir): Step => ['mkdir', dir, '755']),
+      ['mkdir', cgroups.processDirectory(launchCgroup), '755'],
+      ...['', rootCgroup, cgroup].flatMap((group) => cgroups.delegate(group)).map(([file, value]): Step => ['control', file, value]),
+    ]
   }
 
   async #create(spec: SandboxSpec, signal: AbortSignal, cleanup: Cleanup): Promise<OciSandbox> {
-    const { hostkit, images, log, startTimeoutMs = START_TIMEOUT_MS } = this.#options
+    const { hostkit, log, startTimeoutMs = START_TIMEOUT_MS } = this.#options
     const watch = new Stopwatch(this.#clock)
     const ready = await this.#prepare()
-    const lease = await images.leaseRootfs(spec.image.digest)
+    const lease = await this.#lease(spec)
     cleanup.add(() => lease.release())
     const slot = await this.#starts.take(signal)
     watch.lap('wait')
     const paths = sandboxPaths(this.#owner, spec.id)
-    let main: MainProcess | null = null
-    cleanup.add(() => teardown({ id: spec.id, paths, hostkit, cgroups: this.#cgroups, main, log }))
+    cleanup.add(() => teardown({ id: spec.id, paths, hostkit, cgroups: this.#cgroups, log }))
+    let launched: Launched
     let agent: AgentClient
     try {
-      const launched = await this.#launch(spec, paths, ready, lease.layerDirs, startTimeoutMs)
+      launched = await this.#launch(spec, paths, ready, lease.layerDirs, startTimeoutMs)
       watch.lap('start')
-      main = launched
       signal.throwIfAborted()
       agent = await this.#connect(launched, signal)
       watch.lap('connect')
@@ -244,8 +258,8 @@ export class OciDriver implements RuntimeDriver {
       spec,
       runtime: this.name,
       paths,
-      retainedDir: this.#retainedDir,
-      main,
+      retainedPath: join(this.#owner.retainedDir, directoryName(this.#owner, spec.id)),
+      mainPid: launched.pid,
       agent,
       hostkit,
       hostkitPath: this.#options.hostkitPath,
@@ -261,12 +275,12 @@ export class OciDriver implements RuntimeDriver {
   }
 
   async #launch(spec: SandboxSpec, paths: SandboxPaths, ready: Ready, layerDirs: readonly string[], timeoutMs: number): Promise<Launched> {
-    const { hostkit, runtimePath, idBase = ID_BASE } = this.#options
+    const { hostkit, runtimePath } = this.#options
     const kind = this.#kind
     const config = runtimeConfig(spec, {
       cgroupsPath: kind.cgroups === 'runtime' ? paths.cgroup : null,
       agentArgs: kind.agent === 'socket' ? ['--listen', '/.faas/agent.sock'] : ['--stdio'],
-      idBase: ready.userns === null ? null : idBase,
+      idBase: this.#idBase,
       netnsPath: null,
       seccomp: kind.kernelShared,
       rootPath: paths.rootfs,
@@ -274,6 +288,7 @@ export class OciDriver implements RuntimeDriver {
     const enter = kind.cgroups === 'driver' ? this.#cgroups.ownDirectories(paths.cgroup) : [this.#cgroups.processDirectory(this.#owner.launchCgroup)]
     const argv = kind.run({ path: runtimePath, state: paths.state, log: paths.log, bundle: paths.bundle, pidFile: paths.pidFile, id: spec.id })
     const steps: Step[] = [
+      ...this.#sharedGroups(),
       ...[paths.dir, paths.bundle, paths.rootfs, paths.writable, paths.upper, paths.work, paths.identity, join(paths.identity, 'etc')].map(
         (dir): Step => ['mkdir', dir, dir === paths.dir ? '711' : '755'],
       ),
@@ -294,7 +309,7 @@ export class OciDriver implements RuntimeDriver {
       `target=${paths.rootfs}`,
       `lowers=${[paths.identity, ready.agentLayer, ...layerDirs].join('\0')}`,
       `writable=${paths.writable}`,
-      ...(ready.userns === null ? [] : [`userns=${ready.userns}`]),
+      ...(ready.userns === null ? [] : [`userns=${ready.userns}`, `idbase=${this.#idBase}`]),
       `pidfile=${paths.pidFile}`,
       `log=${paths.log}`,
       `ready=${kind.agent === 'socket' ? READY_LINE : ''}`,
@@ -319,6 +334,21 @@ export class OciDriver implements RuntimeDriver {
     } finally {
       await hostkit.run([['close', toAgent], ['close', fromAgent]])
     }
+  }
+}
+
+/** What the probe runs: nothing but the agent. */
+function emptySpec(): SandboxSpec {
+  return {
+    id: asId<SandboxId>(`probe-${randomUUID()}`),
+    image: {
+      digest: NO_IMAGE, reference: 'none', sizeBytes: 0, standIn: false,
+      config: { env: {}, entrypoint: [], cmd: [], workingDir: '/', user: '', labels: {} },
+    },
+    limits: { memoryBytes: 256 * MIB, cpuCores: 1, pidsMax: 64, writableBytesMax: 16 * MIB },
+    network: { mode: 'none', allowCidrs: [] },
+    hostname: 'probe',
+    labels: {},
   }
 }
 

@@ -9,8 +9,7 @@ export class ExecWithOom implements ExecHandle {
   constructor(exec: AgentExec, oomStruck: () => boolean, explain: (error: unknown) => Promise<unknown>) {
     this.#exec = exec
     this.#exit = exec.wait().then(
-      // A clean exit needs no look: whoever was killed, the command did not mind.
-      ({ exitCode, signal, oomKilled, usage }) => ({ exitCode, signal, usage, oomKilled: oomKilled || (exitCode !== 0 && oomStruck()) }),
+      ({ exitCode, signal, oomKilled, usage }) => ({ exitCode, signal, usage, oomKilled: oomKilled || oomStruck() }),
       async (error: unknown) => {
         throw await explain(error)
       },

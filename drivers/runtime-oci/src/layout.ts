@@ -1,11 +1,14 @@
 /** Every path and name that belongs to one sandbox, in one place: creation, disposal and reclaim must agree. */
 import { join } from 'node:path'
-import type { RuntimeName, SandboxId } from '@faas-platform/core'
+import { asId, type RuntimeName, type SandboxId } from '@faas-platform/core'
 
 export interface OwnerPaths {
   readonly runtime: RuntimeName
-  /** `<dataDir>/sandboxes/<runtime>`. */
+  /** `<dataDir>/sandboxes`; shared with other drivers, so names there begin with the runtime's. */
   readonly sandboxesDir: string
+  readonly retainedDir: string
+  /** Parent of the groups of all drivers of this data directory. */
+  readonly rootCgroup: string
   /** Parent group of all sandboxes of this driver, as `cgroupsPath` names it. */
   readonly cgroup: string
   /** Group of the runtime's own short-lived processes. */
@@ -30,12 +33,20 @@ export interface SandboxPaths {
 }
 
 export function ownerPaths(dataDir: string, ownerId: string, runtime: RuntimeName): OwnerPaths {
-  const cgroup = `/faas-${ownerId}/${runtime}`
-  return { runtime, sandboxesDir: join(dataDir, 'sandboxes', runtime), cgroup, launchCgroup: `${cgroup}/launch` }
+  const rootCgroup = `/faas-${ownerId}`
+  const cgroup = `${rootCgroup}/${runtime}`
+  return {
+    runtime,
+    sandboxesDir: join(dataDir, 'sandboxes'),
+    retainedDir: join(dataDir, 'retained'),
+    rootCgroup,
+    cgroup,
+    launchCgroup: `${cgroup}/launch`,
+  }
 }
 
 export function sandboxPaths(owner: OwnerPaths, id: SandboxId): SandboxPaths {
-  const dir = join(owner.sandboxesDir, id)
+  const dir = join(owner.sandboxesDir, directoryName(owner, id))
   const bundle = join(dir, 'bundle')
   const writable = join(dir, 'fs')
   return {
@@ -52,6 +63,17 @@ export function sandboxPaths(owner: OwnerPaths, id: SandboxId): SandboxPaths {
     log: join(dir, 'runtime.log'),
     cgroup: `${owner.cgroup}/${id}`,
   }
+}
+
+/** The name of a sandbox's directory below `sandboxes` and `retained`. */
+export function directoryName(owner: OwnerPaths, id: SandboxId): string {
+  return `${owner.runtime}-${id}`
+}
+
+/** The sandbox that a directory of this name belongs to; null when it is another driver's. */
+export function sandboxOfDirectory(owner: OwnerPaths, name: string): SandboxId | null {
+  const prefix = `${owner.runtime}-`
+  return name.startsWith(prefix) ? asId<SandboxId>(name.slice(prefix.length)) : null
 }
 
 /** Ids become file and cgroup names; whatever they are elsewhere, here they must be plain. */

@@ -3,16 +3,17 @@ import { readdir, readFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { asId, type LogSink, type ReclaimReport, type SandboxId } from '@faas-platform/core'
 import type { CgroupHost, HostKit } from '@faas-platform/host'
-import { sandboxPaths, type OwnerPaths } from './layout.js'
+import { directoryName, sandboxOfDirectory, sandboxPaths, type OwnerPaths } from './layout.js'
 import { teardown } from './teardown.js'
 
 export interface ReclaimOptions {
   readonly owner: OwnerPaths
-  readonly retainedDir: string
   readonly cgroups: CgroupHost
   readonly hostkit: HostKit
   readonly log: LogSink
   readonly keep: ReadonlySet<SandboxId>
+  /** Whether sandboxes of this process need the groups that all share. */
+  readonly inUse: boolean
 }
 
 const KILL_DEADLINE_MS = 10_000
@@ -22,41 +23,50 @@ export async function reclaimAll(options: ReclaimOptions): Promise<ReclaimReport
   const { owner, cgroups, hostkit, keep, log } = options
   // A runtime that was started a moment before the kill would otherwise go on to make a sandbox behind our back.
   const launching = Number(await hostkit.call('cgroup-kill', KILL_DEADLINE_MS, cgroups.processDirectory(owner.launchCgroup)))
-  const directories = await names(owner.sandboxesDir)
-  const groups = new Set<string>()
+  const spared = (id: SandboxId): boolean => keep.has(id)
+  const directories = (await sandboxesIn(owner.sandboxesDir, owner)).filter((id) => !spared(id))
+  const groups = new Set<SandboxId>()
   let cgroupDirs = 0
   for (const parent of cgroups.directories(owner.cgroup)) {
     for (const name of await subdirectories(parent)) {
-      if (name === basename(owner.launchCgroup)) continue
-      groups.add(name)
-      if (!keep.has(asId<SandboxId>(name))) cgroupDirs++
+      const id = asId<SandboxId>(name)
+      if (name === basename(owner.launchCgroup) || spared(id)) continue
+      groups.add(id)
+      cgroupDirs++
     }
   }
-  const gone = [...new Set([...directories, ...groups])].filter((name) => !keep.has(asId<SandboxId>(name)))
+  const gone = [...new Set([...directories, ...groups])]
   const mounts = await unmountBelow(options, gone)
   let processes = launching
   for (let at = 0; at < gone.length; at += AT_ONCE) {
-    const batch = gone.slice(at, at + AT_ONCE).map((name) => asId<SandboxId>(name))
-    const freed = await Promise.all(batch.map((id) => teardown({ id, paths: sandboxPaths(owner, id), hostkit, cgroups, main: null, log })))
+    const freed = await Promise.all(gone.slice(at, at + AT_ONCE).map((id) => teardown({ id, paths: sandboxPaths(owner, id), hostkit, cgroups, log })))
     for (const { processes: met } of freed) processes += met
   }
-  const retained = (await names(options.retainedDir)).filter((name) => !keep.has(asId<SandboxId>(name)))
-  for (const name of retained) await hostkit.call('rmtree', join(options.retainedDir, name))
+  const retained = (await sandboxesIn(owner.retainedDir, owner)).filter((id) => !spared(id))
+  for (const id of retained) await hostkit.call('rmtree', join(owner.retainedDir, directoryName(owner, id)))
+  if (!options.inUse) await removeSharedGroups(options)
   const report: ReclaimReport = {
     sandboxes: gone.length,
     mounts,
     cgroups: cgroupDirs,
     networkNamespaces: 0,
     processes,
-    directories: directories.filter((name) => gone.includes(name)).length + retained.length,
+    directories: directories.length + retained.length,
   }
   if (gone.length + retained.length + launching > 0) log.info({ runtime: owner.runtime, ...report }, 'reclaimed what an earlier process left')
   return report
 }
 
+/** Groups without sandboxes: those of this driver, then the one above when no other driver uses it. */
+export async function removeSharedGroups(options: Pick<ReclaimOptions, 'owner' | 'cgroups' | 'hostkit'>): Promise<void> {
+  const { owner, cgroups, hostkit } = options
+  const dirs = [owner.launchCgroup, owner.cgroup, owner.rootCgroup].flatMap((group) => cgroups.directories(group))
+  await hostkit.run(dirs.map((dir) => ['rmdir', dir] as const))
+}
+
 /** Sandboxes' mounts live in their own namespaces; whatever is found in ours was put there by somebody else. */
-async function unmountBelow(options: ReclaimOptions, gone: readonly string[]): Promise<number> {
-  const prefixes = gone.map((name) => `${join(options.owner.sandboxesDir, name)}/`)
+async function unmountBelow(options: ReclaimOptions, gone: readonly SandboxId[]): Promise<number> {
+  const prefixes = gone.map((id) => `${sandboxPaths(options.owner, id).dir}/`)
   const mountPoints = (await readFile('/proc/self/mountinfo', 'utf8'))
     .split('\n')
     .flatMap((line) => line.split(' ')[4] ?? [])
@@ -66,9 +76,10 @@ async function unmountBelow(options: ReclaimOptions, gone: readonly string[]): P
   return mountPoints.length
 }
 
-async function names(dir: string): Promise<string[]> {
+/** Sandboxes of this driver that have an entry in a directory. */
+export async function sandboxesIn(dir: string, owner: OwnerPaths): Promise<SandboxId[]> {
   try {
-    return await readdir(dir)
+    return (await readdir(dir)).flatMap((name) => sandboxOfDirectory(owner, name) ?? [])
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
     throw error

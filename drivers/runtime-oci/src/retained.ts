@@ -8,7 +8,8 @@ import { AGENT_DIR } from './config-json.js'
 export interface RetainOptions {
   readonly id: SandboxId
   readonly upper: string
-  readonly dir: string
+  /** Where it goes. */
+  readonly path: string
   readonly hostkit: HostKit
   readonly hostkitPath: string
 }
@@ -21,10 +22,9 @@ export interface Retaining {
 
 /** Moves the layer out of the sandbox's directory, without what the platform itself put there. */
 export function retainUpper(options: RetainOptions): Retaining {
-  const { id, upper, dir, hostkit } = options
-  const kept = join(dir, id)
+  const { id, upper, path: kept, hostkit } = options
   return {
-    steps: [['rmtree', join(upper, AGENT_DIR)], ['mkdir', dir, '711'], ['rename', upper, kept]],
+    steps: [['rmtree', join(upper, AGENT_DIR)], ['rename', upper, kept]],
     async state() {
       const usage = JSON.parse(await hostkit.call('usage', kept, Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER)) as { readonly bytes: number }
       return new RetainedUpper(id, usage.bytes, kept, options)

@@ -6,7 +6,7 @@
  */
 import type { AgentClient } from '@faas-platform/agent-client'
 import {
-  FaasError, isFaasError, type Capability, type ExecHandle, type ExecIo, type ExecSpec, type LogSink, type RetainedState,
+  COMMAND_OOM_SCORE_ADJ, FaasError, isFaasError, type Capability, type ExecHandle, type ExecIo, type ExecSpec, type LogSink, type RetainedState,
   type RuntimeName, type Sandbox, type SandboxAction, type SandboxExit, type SandboxId, type SandboxLimits, type SandboxSpec,
   type SandboxStats, type TimeBudget,
 } from '@faas-platform/core'
@@ -16,10 +16,8 @@ import { ExitWatch } from './exit-watch.js'
 import { freeze } from './freeze.js'
 import type { SandboxPaths } from './layout.js'
 import { retainUpper } from './retained.js'
-import { type MainProcess, teardown } from './teardown.js'
+import { teardown } from './teardown.js'
 
-/** Commands are the first victims of the OOM killer, here and on the host; the agent lives to tell. */
-const GUEST_OOM_SCORE_ADJ = 500
 /** Entries counted for `writableBytes` before the count is called incomplete. */
 const USAGE_ENTRIES_MAX = 1_000_000
 
@@ -27,8 +25,10 @@ export interface SandboxParts {
   readonly spec: SandboxSpec
   readonly runtime: RuntimeName
   readonly paths: SandboxPaths
-  readonly retainedDir: string
-  readonly main: MainProcess
+  /** Where the writable layer goes when it is retained. */
+  readonly retainedPath: string
+  /** Its first process, as the host numbers it. */
+  readonly mainPid: number
   readonly agent: AgentClient
   readonly hostkit: HostKit
   readonly hostkitPath: string
@@ -60,7 +60,7 @@ export class OciSandbox implements Sandbox {
     this.spec = parts.spec
     this.timeBudget = parts.timeBudget
     this.exited = this.#watch.exited
-    this.#stopListening = parts.hostkit.onProcessExit(parts.main.pid, () => this.#lost('Its first process ended.'))
+    this.#stopListening = parts.hostkit.onProcessExit(parts.mainPid, () => this.#lost('Its first process ended.'))
     void parts.agent.closed.then((error) => this.#lost(error?.message ?? 'The connection to its agent was closed.'))
   }
 
@@ -68,7 +68,7 @@ export class OciSandbox implements Sandbox {
     this.#check()
     const oomBefore = this.#oomKills()
     try {
-      const exec = await this.#parts.agent.exec(spec, io, { signal: options.signal, oomScoreAdj: GUEST_OOM_SCORE_ADJ })
+      const exec = await this.#parts.agent.exec(spec, io, { signal: options.signal, oomScoreAdj: COMMAND_OOM_SCORE_ADJ })
       return new ExecWithOom(exec, () => this.#oomKills() > oomBefore, (error) => this.#explain(error))
     } catch (error) {
       throw await this.#explain(error)
@@ -77,6 +77,7 @@ export class OciSandbox implements Sandbox {
 
   async copyIn(path: string, tar: AsyncIterable<Uint8Array>, options: { readonly signal: AbortSignal }): Promise<void> {
     this.#check()
+    checkPath(path)
     try {
       await this.#parts.agent.copyIn(path, tar, options)
     } catch (error) {
@@ -86,6 +87,7 @@ export class OciSandbox implements Sandbox {
 
   async *copyOut(path: string, options: { readonly signal: AbortSignal }): AsyncIterable<Uint8Array> {
     this.#check()
+    checkPath(path)
     try {
       yield* this.#parts.agent.copyOut(path, options)
     } catch (error) {
@@ -94,6 +96,7 @@ export class OciSandbox implements Sandbox {
   }
 
   async pause(): Promise<void> {
+    if (this.#paused) return
     this.#check()
     await freeze(this.#parts.hostkit, this.#parts.cgroups, this.#parts.paths.cgroup, true)
     this.#paused = true
@@ -136,8 +139,8 @@ export class OciSandbox implements Sandbox {
 
   async retain(): Promise<RetainedState> {
     if (this.#end !== null) throw new FaasError('sandbox/destroyed', { message: 'The sandbox was destroyed before its files could be kept.' })
-    const { hostkit, hostkitPath, retainedDir, paths } = this.#parts
-    const retained = retainUpper({ id: this.id, upper: paths.upper, dir: retainedDir, hostkit, hostkitPath })
+    const { hostkit, hostkitPath, retainedPath, paths } = this.#parts
+    const retained = retainUpper({ id: this.id, upper: paths.upper, path: retainedPath, hostkit, hostkitPath })
     this.#end = this.#destroy(retained.steps)
     await this.#end
     return retained.state()
@@ -149,12 +152,12 @@ export class OciSandbox implements Sandbox {
   }
 
   async #destroy(keep: Parameters<typeof teardown>[0]['keep']): Promise<void> {
-    const { agent, hostkit, cgroups, paths, main, log } = this.#parts
+    const { agent, hostkit, cgroups, paths, log } = this.#parts
     this.#watch.end({ reason: 'destroyed', message: 'The sandbox was destroyed.' })
     this.#stopListening()
     try {
       await agent.close()
-      await teardown({ id: this.id, hostkit, cgroups, paths, main, log, ...(keep === undefined ? {} : { keep }) })
+      await teardown({ id: this.id, hostkit, cgroups, paths, log, ...(keep === undefined ? {} : { keep }) })
     } finally {
       await this.#parts.release()
     }
@@ -192,4 +195,8 @@ export class OciSandbox implements Sandbox {
     const gone = this.#gone(exit)
     return new FaasError(gone.code, { message: gone.message, cause: error })
   }
+}
+
+function checkPath(path: string): void {
+  if (!path.startsWith('/')) throw new FaasError('sandbox/path-invalid', { message: 'A path in a sandbox must be absolute.' })
 }

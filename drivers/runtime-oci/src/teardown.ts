@@ -7,18 +7,11 @@ import type { SandboxPaths } from './layout.js'
 const STEP_DEADLINE_MS = 10_000
 const ATTEMPTS_MAX = 3
 
-export interface MainProcess {
-  readonly pid: number
-  /** With the pid it names one process for ever. */
-  readonly startTicks: number
-}
-
 export interface TeardownOptions {
   readonly id: SandboxId
   readonly paths: SandboxPaths
   readonly hostkit: HostKit
   readonly cgroups: CgroupHost
-  readonly main: MainProcess | null
   /** Runs between the death of the last process and the removal of the directories. */
   readonly keep?: readonly Step[]
   readonly log: LogSink
@@ -26,18 +19,17 @@ export interface TeardownOptions {
 
 /** Ends every process and removes cgroups and directories. @throws HostKitError after several attempts. */
 export async function teardown(options: TeardownOptions): Promise<{ readonly processes: number }> {
-  const { paths, cgroups, main } = options
-  const steps: Step[] = []
-  if (main !== null) steps.push(['kill', main.pid, main.startTicks, STEP_DEADLINE_MS])
-  const killAt = steps.length
-  steps.push(['cgroup-kill', STEP_DEADLINE_MS, cgroups.processDirectory(paths.cgroup)])
-  steps.push(['cgroup-remove', STEP_DEADLINE_MS, ...cgroups.directories(paths.cgroup)])
-  steps.push(...(options.keep ?? []))
-  steps.push(['rmtree', paths.dir])
+  const { paths, cgroups } = options
+  const steps: Step[] = [
+    ['cgroup-kill', STEP_DEADLINE_MS, cgroups.processDirectory(paths.cgroup)],
+    ['cgroup-remove', STEP_DEADLINE_MS, ...cgroups.directories(paths.cgroup)],
+    ...(options.keep ?? []),
+    ['rmtree', paths.dir],
+  ]
   for (let attempt = 1; ; attempt++) {
     try {
       const results = await options.hostkit.run(steps)
-      return { processes: Number(results[killAt]?.text ?? 0) }
+      return { processes: Number(results[0]?.text ?? 0) }
     } catch (error) {
       if (!(error instanceof HostKitError) || attempt >= ATTEMPTS_MAX) throw error
       options.log.warn({ sandbox: options.id, attempt, error: error.message }, 'a sandbox was not freed at once')

@@ -1,0 +1,53 @@
+/** Drivers over the tools that set-up provides; the crash tests load this module in a process of their own. */
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import type { LogSink, RuntimeDriver } from '@faas-platform/core'
+import { HostKit } from '@faas-platform/host'
+import { OciImageStore } from '@faas-platform/image-store-oci'
+import { createOciDriver, type OciDriver, type OciDriverOptions } from '../driver.js'
+import type { OciRuntimeName } from '../runtime-command.js'
+
+const ROOT = fileURLToPath(new URL('../../../..', import.meta.url))
+const BINARIES = { runc: 'runc', crun: 'crun', gvisor: 'runsc' } as const
+
+export const hostkitPath = join(ROOT, 'agent/target/release/faas-hostkit')
+export const agentPath = join(ROOT, 'agent/target/release/faas-agent')
+
+export const testLog: LogSink = {
+  debug() {},
+  info() {},
+  warn: (fields, message) => console.error('warn', message, fields),
+  error: (fields, message) => console.error('error', message, fields),
+}
+
+export function toolPath(name: OciRuntimeName): string {
+  return join(ROOT, '.tools/bin', BINARIES[name])
+}
+
+export interface TestDriver {
+  readonly driver: OciDriver
+  readonly hostkit: HostKit
+  readonly images: OciImageStore
+}
+
+/** A driver with a helper of its own; dispose of the driver first, then of the helper. */
+export function makeParts(name: OciRuntimeName, dataDir: string, changes: Partial<OciDriverOptions> = {}): TestDriver {
+  mkdirSync(dataDir, { recursive: true, mode: 0o711 })
+  const hostkit = new HostKit({ path: hostkitPath, log: testLog, lockPath: join(dataDir, 'hostkit.lock') })
+  const images = new OciImageStore({ dir: join(dataDir, 'images'), hostkitPath, log: testLog })
+  const driver = createOciDriver({
+    name, runtimePath: toolPath(name), dataDir, images, hostkit, hostkitPath, agentPath, log: testLog, ...changes,
+  })
+  return { driver, hostkit, images }
+}
+
+export function makeOwned(name: OciRuntimeName, dataDir: string): RuntimeDriver {
+  const { driver, hostkit } = makeParts(name, dataDir)
+  const dispose = driver[Symbol.asyncDispose].bind(driver)
+  driver[Symbol.asyncDispose] = async () => {
+    await dispose()
+    await hostkit[Symbol.asyncDispose]()
+  }
+  return driver
+}
