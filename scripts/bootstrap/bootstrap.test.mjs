@@ -3,7 +3,6 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
 import { readElf } from './elf.mjs'
-import { budgetLines } from './hello.mjs'
 import { checkHost } from './host-check.mjs'
 import { startTime, withLock } from './lock.mjs'
 import { missingPackages } from './node-modules.mjs'
@@ -173,13 +172,5 @@ describe('test summary', () => {
     expect(isSuccess({ ...good, failed: 1 }, { ci: false })).toBe(false)
     expect(isSuccess(noTests(), { ci: false })).toBe(false)
     expect(summaryLine(addCounts(good, { ...noTests(), skipped: 2 }))).toBe('3 passed, 0 failed, 2 skipped')
-  })
-})
-
-describe('hello', () => {
-  it('lists the phases of a time budget, the longest first', () => {
-    const lines = budgetLines({ queue: 0.1, exec: 12.345 })
-    expect(lines.map((line) => line.trim().split(/\s+/))).toEqual([['exec', '12.35', 'ms'], ['queue', '0.10', 'ms']])
-    expect(budgetLines(undefined)).toEqual([])
   })
 })

@@ -37,14 +37,19 @@ export async function ensureNodeModules(root = REPO_ROOT) {
   const missing = missingPackages(locked, installed ?? {})
   if (installed && missing.length === 0) return false
 
-  // A clean install in a fresh clone; an existing tree is completed, not thrown away.
-  const command = installed ? 'install' : 'ci'
-  const what = installed ? `${missing.length} packages differ from the lock file` : 'first installation'
-  progress('npm', `${command}: ${what}`)
-  const result = await run('npm', [command, '--no-audit', '--no-fund'], { cwd: root, timeoutMs: INSTALL_TIMEOUT_MS, check: false })
+  progress('npm', installed ? `${missing.length} packages differ from the lock file` : 'installing dependencies')
+  // Not `npm ci`: it refuses a lock file without the optional packages of other platforms, which a registry
+  // that does not serve them all produces. What it promises, exactly the locked versions, is checked below.
+  const result = await run('npm', ['install', '--no-save', '--no-audit', '--no-fund'], { cwd: root, timeoutMs: INSTALL_TIMEOUT_MS, check: false })
   if (result.code !== 0) {
-    throw new BootstrapError(`npm ${command} failed: ${lastLines(result.stderr || result.stdout)}`, {
+    throw new BootstrapError(`npm install failed: ${lastLines(result.stderr || result.stdout)}`, {
       hint: 'the npm registry must be reachable once; run the command by hand for its full output',
+    })
+  }
+  const stillMissing = missingPackages(locked, readPackages(join(root, 'node_modules', '.package-lock.json')) ?? {})
+  if (stillMissing.length > 0) {
+    throw new BootstrapError(`npm installed other versions than the lock file names: ${stillMissing.slice(0, 5).join(', ')}`, {
+      hint: 'package.json and package-lock.json disagree; run npm install and commit the lock file',
     })
   }
   return true

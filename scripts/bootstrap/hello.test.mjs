@@ -1,0 +1,73 @@
+import { createServer } from 'node:http'
+import { afterEach, describe, expect, it, vi } from 'vitest'
+import { budgetLines, showHello, waitForGateway } from './hello.mjs'
+
+const servers = []
+afterEach(() => {
+  for (const server of servers.splice(0)) server.close()
+  vi.restoreAllMocks()
+})
+
+/** Answers like a gateway that is still starting for its first two health calls. */
+function serve(reply) {
+  const seen = []
+  let calls = 0
+  const server = createServer((request, response) => {
+    const chunks = []
+    request.on('data', (chunk) => chunks.push(chunk))
+    request.on('end', () => {
+      seen.push({ method: request.method, url: request.url, authorization: request.headers.authorization, body: Buffer.concat(chunks).toString() })
+      const starting = request.url === '/health' && (calls += 1) <= 2
+      response.writeHead(starting ? 503 : reply.status, { 'content-type': 'application/json' })
+      response.end(JSON.stringify(reply.body))
+    })
+  })
+  servers.push(server)
+  return new Promise((resolvePromise) => {
+    server.listen(0, '127.0.0.1', () => resolvePromise({ url: `http://127.0.0.1:${server.address().port}`, seen }))
+  })
+}
+
+function captureOutput() {
+  const written = []
+  vi.spyOn(process.stdout, 'write').mockImplementation((text) => written.push(text) > 0)
+  return () => written.join('')
+}
+
+describe('hello', () => {
+  it('waits until the gateway is healthy', async () => {
+    const { url, seen } = await serve({ status: 200, body: {} })
+    await waitForGateway(url, () => true)
+    expect(seen.map(({ url: path }) => path)).toEqual(['/health', '/health', '/health'])
+  })
+
+  it('stops waiting when the gateway has ended', async () => {
+    await waitForGateway('http://127.0.0.1:1', () => false)
+  })
+
+  it('runs one command with the key it was given, and shows output, runtime and time budget', async () => {
+    const body = { stdout: 'hello\n0\n', exit_code: 0, runtime: 'gvisor', time_budget_ms: { queue: 0.2, exec: 3 } }
+    const { url, seen } = await serve({ status: 200, body })
+    const output = captureOutput()
+    await showHello(url, { apiKey: 'k', problems: ['criu is missing'] })
+    expect(seen[0]).toMatchObject({ method: 'POST', url: '/api/v1/execute', authorization: 'Bearer k' })
+    expect(JSON.parse(seen[0].body)).toEqual({ command: 'echo hello && id -u' })
+    expect(output()).toContain('"hello\\n0\\n" exit 0 on gvisor')
+    expect(output()).toMatch(/exec +3\.00 ms\n +queue +0\.20 ms/)
+    expect(output()).toContain('missing   criu is missing')
+    expect(output()).toContain(`curl -s ${url}/api/v1/execute`)
+  })
+
+  it('shows an error as it is', async () => {
+    const { url } = await serve({ status: 503, body: { error: { code: 'runtime/unavailable' } } })
+    const output = captureOutput()
+    await showHello(url, { problems: [] })
+    expect(output()).toContain('HTTP 503: {"error":{"code":"runtime/unavailable"}}')
+  })
+
+  it('lists the phases of a time budget, the longest first', () => {
+    const lines = budgetLines({ queue: 0.1, exec: 12.345 })
+    expect(lines.map((line) => line.trim().split(/\s+/))).toEqual([['exec', '12.35', 'ms'], ['queue', '0.10', 'ms']])
+    expect(budgetLines(undefined)).toEqual([])
+  })
+})
