@@ -18,9 +18,11 @@ export class Cleanup implements AsyncDisposable {
       this.#steps.push(step)
       return
     }
-    this.#running = this.#running.then(async () => {
-      await step()
-    })
+    const earlier = this.#running
+    const late = this.#runLate(earlier, step)
+    this.#running = late
+    // The earlier failure was told to whoever ran it; again it must not count as unhandled. `run` tells both.
+    earlier.catch(() => late.catch(() => undefined))
   }
 
   /** Takes over a disposable and returns it. */
@@ -42,6 +44,19 @@ export class Cleanup implements AsyncDisposable {
     return this.#running
   }
 
+  /** A late step runs whatever came before it. */
+  async #runLate(earlier: Promise<void>, step: Step): Promise<void> {
+    const errors: unknown[] = []
+    for (const one of [() => earlier, step]) {
+      try {
+        await one()
+      } catch (error) {
+        errors.push(error)
+      }
+    }
+    throwJoined(errors)
+  }
+
   async #runAll(): Promise<void> {
     const errors: unknown[] = []
     for (let step = this.#steps.pop(); step !== undefined; step = this.#steps.pop()) {
@@ -51,11 +66,15 @@ export class Cleanup implements AsyncDisposable {
         errors.push(error)
       }
     }
-    if (errors.length === 1) throw errors[0]
-    if (errors.length > 1) throw new AggregateError(errors, 'Several clean-up steps failed.')
+    throwJoined(errors)
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.run()
   }
+}
+
+function throwJoined(errors: readonly unknown[]): void {
+  if (errors.length === 1) throw errors[0]
+  if (errors.length > 1) throw new AggregateError(errors, 'Several clean-up steps failed.')
 }

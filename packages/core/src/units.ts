@@ -27,8 +27,9 @@ export function secondsToMs(seconds: number): number {
 export function formatMs(ms: number): string {
   if (ms < 1000) return `${ms < 10 ? ms.toFixed(2) : ms.toFixed(1)} ms`
   if (ms < 60_000) return `${(ms / 1000).toFixed(2)} s`
-  const minutes = Math.floor(ms / 60_000)
-  return `${minutes} min ${Math.round((ms - minutes * 60_000) / 1000)} s`
+  // Rounded before it is split, so that no minute has sixty seconds.
+  const seconds = Math.round(ms / 1000)
+  return `${Math.floor(seconds / 60)} min ${seconds % 60} s`
 }
 
 /** `512 B`, `4.0 KiB`, `1.5 GiB`. */

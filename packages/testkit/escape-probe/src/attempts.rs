@@ -40,8 +40,9 @@ pub const ALL: &[(&str, Attempt)] = &[
     ("sysrq", |_| write_any(&["/proc/sysrq-trigger".into()], b"h")),
     ("mknod-block-device", |_| {
         let mut last = "no device".to_string();
-        for (major, minor) in [(254, 0), (8, 0), (8, 1), (259, 0), (253, 0), (252, 0), (7, 0)] {
+        for (major, minor) in block_devices() {
             let path = format!("/tmp/disk-{major}-{minor}");
+            let _ = fs::remove_file(&path);
             match mknod(&path, 0o060600, device(major, minor)).and_then(|_| read_some(&path)) {
                 Ok(bytes) => return Ok(format!("read {bytes} bytes of block device {major}:{minor}")),
                 Err(error) => last = error.to_string(),
@@ -381,6 +382,18 @@ fn marker_through(paths: &[String]) -> Result<String, String> {
         }
     }
     Err("the host's file is out of reach".into())
+}
+
+/// The host's disks as the kernel names them, and the usual numbers in case the list is hidden.
+fn block_devices() -> Vec<(u64, u64)> {
+    let mut found = vec![(254, 0), (8, 0), (8, 1), (259, 0), (253, 0), (252, 0), (7, 0)];
+    for line in fs::read_to_string("/proc/partitions").unwrap_or_default().lines() {
+        let mut fields = line.split_whitespace().map(str::parse::<u64>);
+        if let (Some(Ok(major)), Some(Ok(minor))) = (fields.next(), fields.next()) {
+            found.push((major, minor));
+        }
+    }
+    found
 }
 
 fn find_files(dir: &str, name: &str, depth: u32) -> Vec<String> {

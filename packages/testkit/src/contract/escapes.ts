@@ -1,5 +1,5 @@
 /** Contract: named escape attempts. Each is tried as root of the sandbox; a success on the host's side fails the test. */
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
 import { hostname, tmpdir } from 'node:os'
@@ -89,7 +89,7 @@ async function withProbe(bench: () => Bench, path: string): Promise<Sandbox> {
 }
 
 function canaries(): Record<string, string> {
-  return Object.fromEntries(CANARIES.map((path) => [path, readFileSync(path, 'utf8')]))
+  return Object.fromEntries(CANARIES.map((path) => [path, existsSync(path) ? readFileSync(path, 'utf8') : 'absent']))
 }
 
 async function listen(servers: Server[], where: { host: string; port: number } | { path: string }): Promise<number> {
