@@ -51,7 +51,7 @@ export class ContentStore {
       readonly platform: Platform
       readonly limits: StoreLimits
       readonly locks: DirectoryLocks
-      readonly workspace: () => Promise<Workspace>
+      readonly workspace: () => Workspace
     },
   ) {
     const paths = storePaths(options.dir)
@@ -79,7 +79,7 @@ export class ContentStore {
     const layers = parsed.layers.map((layer, i) => ({ ...layer, diffId: config.diffIds[i] ?? layer.digest }))
     const sizeBytes = await this.#ensureLayers(source, layers, options)
     const digest = digestOf(bytes)
-    await (await this.options.workspace()).temporary(async (temporaryDir) => {
+    await this.options.workspace().temporary(async (temporaryDir) => {
       if (!(await this.blobs.has(digest))) await this.blobs.put(digest, bytes, temporaryDir)
     })
     const record: ImageRecord = { configDigest: parsed.config.digest, config: config.config, layers: layers.map((layer) => ({ digest: layer.digest, diffId: layer.diffId })), sizeBytes }
@@ -137,7 +137,7 @@ export class ContentStore {
       try {
         const made = await this.layers.info(layer.diffId)
         if (made !== undefined) return made
-        return await (await this.options.workspace()).temporary((temporaryDir) =>
+        return await this.options.workspace().temporary((temporaryDir) =>
           this.layers.unpack(layer.diffId, this.blobs.stream(layer.digest, signal), {
             temporaryDir,
             signal,
@@ -157,7 +157,7 @@ export class ContentStore {
       try {
         if (await this.blobs.has(descriptor.digest)) return
         const onBytes = throttled((bytes) => report(onProgress, descriptor, 'downloading', bytes))
-        await (await this.options.workspace()).temporary((temporaryDir) => this.blobs.ingest(descriptor, source.blob(descriptor), { temporaryDir, signal, onBytes }))
+        await this.options.workspace().temporary((temporaryDir) => this.blobs.ingest(descriptor, source.blob(descriptor), { temporaryDir, signal, onBytes }))
       } finally {
         lock.discard()
       }
@@ -173,7 +173,7 @@ export class ContentStore {
     const neededLayers = new Set(Object.values(state.images).flatMap((image) => image.layers.map((layer) => hexOf(layer.diffId))))
     const paths = storePaths(this.options.dir)
     const counts = { blobs: 0, layers: 0 }
-    await (await this.options.workspace()).temporary(async (temporaryDir) => {
+    await this.options.workspace().temporary(async (temporaryDir) => {
       for (const hex of await readdir(join(paths.blobs, 'sha256'))) {
         if (needed.has(hex)) continue
         await rm(join(paths.blobs, 'sha256', hex), { force: true })

@@ -78,7 +78,10 @@ export class OciImageStore implements ImageStore, AsyncDisposable {
   readonly #registry: RegistryClient
   readonly #leases = new Map<ImageDigest, LeasedImage>()
   readonly #pulls = new SingleFlight<ResolvedImage, PullProgress>()
-  #workspace: Promise<Workspace> | undefined
+  #workspace: Workspace | undefined
+  /** Content was to be removed while somebody took content in. */
+  #sweepDue = false
+  #ready: Promise<Workspace> | undefined
 
   constructor(options: OciImageStoreOptions) {
     const paths = storePaths(options.dir)
@@ -95,7 +98,8 @@ export class OciImageStore implements ImageStore, AsyncDisposable {
       platform: this.#platform,
       limits: this.#limits,
       locks: this.#locks,
-      workspace: () => this.#open(),
+      // Already there: every way in goes through `#open` first.
+      workspace: () => this.#workspace ?? bug('The image store was used before it was opened.'),
     })
   }
 
@@ -230,8 +234,8 @@ export class OciImageStore implements ImageStore, AsyncDisposable {
 
   /** Ends this process's use of the directory. Leases are void afterwards. */
   async close(): Promise<void> {
-    const workspace = await this.#workspace?.catch(() => undefined) // who opened it was told of the failure
-    await workspace?.close()
+    await this.#ready?.catch(() => undefined) // who opened it was told of the failure
+    await this.#workspace?.close()
     await this.#locks.close()
   }
 
@@ -260,11 +264,19 @@ export class OciImageStore implements ImageStore, AsyncDisposable {
     throw notFound(reference.text)
   }
 
+  /** Makes the directory ready, once: what a killed process left goes first. */
   #open(): Promise<Workspace> {
-    this.#workspace ??= openWorkspace(this.#options.dir, this.#locks, this.#options.log).catch((error: unknown) => {
-      this.#workspace = undefined
+    this.#ready ??= this.#prepare().catch((error: unknown) => {
+      this.#ready = undefined
       throw error
     })
+    return this.#ready
+  }
+
+  async #prepare(): Promise<Workspace> {
+    this.#workspace ??= await openWorkspace(this.#options.dir, this.#locks, this.#options.log)
+    await this.#state.reclaim()
+    await this.#sweep()
     return this.#workspace
   }
 
@@ -287,14 +299,15 @@ export class OciImageStore implements ImageStore, AsyncDisposable {
       return result
     } finally {
       lock.release()
-      // What a failed take-in had finished belongs to no image.
-      if (failed) await this.#sweep().catch((error: unknown) => this.#options.log.warn({ error }, 'could not remove what a failed pull left'))
+      // A failed one leaves content that belongs to no image; a removal meanwhile could not sweep.
+      if (failed || this.#sweepDue) await this.#sweep().catch((error: unknown) => this.#options.log.warn({ error }, 'could not remove content that no image needs'))
     }
   }
 
   /** Only when nobody takes content in; who ends taking in, or prunes, sweeps later. */
   async #sweep(): Promise<{ readonly blobs: number; readonly layers: number }> {
     const lock = await this.#locks.tryAcquire('content', 'exclusive')
+    this.#sweepDue = lock === undefined
     if (lock === undefined) return { blobs: 0, layers: 0 }
     try {
       return await this.#content.sweep(this.#state.read())

@@ -5,7 +5,7 @@
  * I2. The unpacking itself runs in the helper, locked into its directory; here are only hash and limits.
  */
 import { createHash } from 'node:crypto'
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { FaasError, type ImageDigest } from '@faas-platform/core'
 import { hexOf } from './blob-dir.js'
@@ -61,7 +61,9 @@ export class LayerDir {
     const target = join(temporary, 'fs')
     const args = ['unpack', '--root', target, '--whiteouts', 'overlay', '--max-bytes', String(this.limits.layerBytesMax), '--max-entries', String(this.limits.layerEntriesMax)]
     try {
-      await mkdir(target, { recursive: true, mode: 0o755 })
+      await mkdir(target, { recursive: true })
+      // Against the umask: a layer that does not mention its root must still let every user of the sandbox in.
+      await chmod(target, 0o755)
       const hash = createHash('sha256')
       const report = await feedHostkit(this.hostkitPath, args, this.#counted(decompress(blob, options.signal), hash, options.onBytes), options.signal)
       const actual = `sha256:${hash.digest('hex')}`

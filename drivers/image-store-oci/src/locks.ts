@@ -1,12 +1,16 @@
 /**
  * Locks between processes that share one image directory, and within this one.
  *
- * The helper holds them (flock) and dies with this process, so a lock never outlives its owner.
- * Lock order, so that no two operations wait for each other: content > image > blob or layer > state.
+ * I1. The helper holds them (flock) and ends with this process, so a lock never outlives its owner.
+ * I2. When the helper is killed, a new one takes every held lock again at once. If one can not be had, somebody
+ *     else may be changing what it guards: from then on every call fails.
+ * I3. Order, so that no two operations wait for each other: image > content > blob or layer > state.
  */
 import { spawn, type ChildProcess } from 'node:child_process'
+import { Socket } from 'node:net'
 import type { Readable, Writable } from 'node:stream'
 import { FaasError } from '@faas-platform/core'
+import { reasonOf } from './single-flight.js'
 
 export interface Lock {
   /** Idempotent. */
@@ -14,6 +18,8 @@ export interface Lock {
   /** Removes the lock file as well. Only while held exclusively. Idempotent with `release`. */
   discard(): void
 }
+
+type Mode = 'shared' | 'exclusive'
 
 interface Pending {
   resolve(outcome: 'ok' | 'busy'): void
@@ -25,55 +31,48 @@ interface Helper {
   readonly stdin: Writable
   readonly stdout: Readable
   readonly pending: Map<string, Pending>
-  failure: FaasError | undefined
+  /** It can be started at all. */
+  answered: boolean
 }
 
 export class DirectoryLocks {
+  readonly #held = new Map<string, { readonly name: string; readonly mode: Mode }>()
   #helper: Helper | undefined
+  #failure: FaasError | undefined
   #nextId = 0
   #closed = false
 
   constructor(private readonly options: { readonly dir: string; readonly hostkitPath: string }) {}
 
   /** Waits until the lock is free. @throws FaasError `store/unavailable`; the signal's reason */
-  async acquire(name: string, mode: 'shared' | 'exclusive', signal: AbortSignal): Promise<Lock> {
+  async acquire(name: string, mode: Mode, signal: AbortSignal): Promise<Lock> {
     const lock = await this.#request(name, mode, 'wait', signal)
     if (lock === undefined) throw new FaasError('store/unavailable', { message: 'The lock helper gave up a lock that was waited for.' })
     return lock
   }
 
   /** Undefined when somebody else holds it. */
-  tryAcquire(name: string, mode: 'shared' | 'exclusive'): Promise<Lock | undefined> {
+  tryAcquire(name: string, mode: Mode): Promise<Lock | undefined> {
     return this.#request(name, mode, 'try')
   }
 
-  async #request(name: string, mode: string, how: string, signal?: AbortSignal): Promise<Lock | undefined> {
+  async #request(name: string, mode: Mode, how: 'wait' | 'try', signal?: AbortSignal): Promise<Lock | undefined> {
     signal?.throwIfAborted()
-    const helper = this.#start()
+    if (this.#closed) throw new FaasError('store/unavailable', { message: 'The image store is closed.' })
+    if (this.#failure !== undefined) throw this.#failure
+    const helper = (this.#helper ??= this.#start())
     const id = String(this.#nextId++)
-    let over = false
-    const end = (verb: 'release' | 'discard'): void => {
-      if (over) return
-      over = true
-      if (helper.failure === undefined) helper.stdin.write(`${verb} ${id}\n`)
-    }
     let onAbort: (() => void) | undefined
     try {
       const outcome = await new Promise<'ok' | 'busy'>((resolve, reject) => {
-        if (helper.failure !== undefined) {
-          reject(helper.failure)
-          return
-        }
-        helper.pending.set(id, { resolve, reject })
-        hold(helper)
         onAbort = () => {
-          end('release')
-          reject(signal?.reason instanceof Error ? signal.reason : new DOMException('Aborted', 'AbortError'))
+          helper.stdin.write(`release ${id}\n`)
+          reject(signal === undefined ? new Error('aborted') : reasonOf(signal))
         }
         signal?.addEventListener('abort', onAbort, { once: true })
-        helper.stdin.write(`acquire ${id} ${mode} ${how} ${name}\n`)
+        ask(helper, id, mode, how, name, { resolve, reject })
       })
-      return outcome === 'ok' ? { release: () => end('release'), discard: () => end('discard') } : undefined
+      return outcome === 'ok' ? this.#lock(id, name, mode) : undefined
     } finally {
       if (onAbort !== undefined) signal?.removeEventListener('abort', onAbort)
       helper.pending.delete(id)
@@ -81,44 +80,88 @@ export class DirectoryLocks {
     }
   }
 
-  #start(): Helper {
-    if (this.#closed) throw new FaasError('store/unavailable', { message: 'The image store is closed.' })
-    if (this.#helper !== undefined) return this.#helper
-    const child = spawn(this.options.hostkitPath, ['locks', '--dir', this.options.dir], { stdio: ['pipe', 'pipe', 'inherit'] })
-    const helper: Helper = { child, stdin: child.stdin, stdout: child.stdout, pending: new Map(), failure: undefined }
-    // Every lock is gone with the helper: nothing that relied on one may go on, so the store stays failed.
-    const fail = (cause: unknown): void => {
-      helper.failure ??= new FaasError('store/unavailable', {
-        message: 'The helper that holds the locks of the image store ended.',
-        hint: 'Check that faas-hostkit is built and may be started, then restart.',
-        cause,
-      })
-      for (const { reject } of helper.pending.values()) reject(helper.failure)
+  #lock(id: string, name: string, mode: Mode): Lock {
+    this.#held.set(id, { name, mode })
+    const end = (verb: 'release' | 'discard'): void => {
+      if (this.#held.delete(id)) this.#helper?.stdin.write(`${verb} ${id}\n`)
     }
-    child.on('error', fail)
-    child.on('exit', (code, signal) => fail(new Error(`exit ${code ?? signal}`)))
-    child.stdin.on('error', fail)
+    return { release: () => end('release'), discard: () => end('discard') }
+  }
+
+  #start(): Helper {
+    const child = spawn(this.options.hostkitPath, ['locks', '--dir', this.options.dir], { stdio: ['pipe', 'pipe', 'inherit'] })
+    const helper: Helper = { child, stdin: child.stdin, stdout: child.stdout, pending: new Map(), answered: false }
+    child.once('error', (cause) => this.#ended(helper, cause))
+    child.once('exit', (code, signal) => this.#ended(helper, new Error(`exit ${code ?? signal}`)))
+    child.stdin.on('error', () => {}) // it ended, which `exit` tells
     let rest = ''
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
       const lines = (rest + text).split('\n')
       rest = lines.pop() ?? ''
+      helper.answered = true
       for (const line of lines) answer(helper, line)
     })
-    this.#helper = helper
     hold(helper)
     return helper
+  }
+
+  #ended(helper: Helper, cause: unknown): void {
+    const failure = new FaasError('store/unavailable', {
+      message: 'The helper that holds the locks of the image store ended.',
+      hint: 'Check that faas-hostkit is built and may be started.',
+      cause,
+    })
+    const waiting = [...helper.pending.values()]
+    helper.pending.clear()
+    if (this.#helper === helper) {
+      this.#helper = undefined
+      if (this.#held.size > 0 && !this.#closed) this.#takeAgain(helper, failure)
+    }
+    for (const { reject } of waiting) reject(failure)
+  }
+
+  /** I2 */
+  #takeAgain(ended: Helper, failure: FaasError): void {
+    if (!ended.answered) {
+      this.#failure = failure
+      return
+    }
+    const helper = (this.#helper = this.#start())
+    const lost = (): void => void (this.#failure ??= failure)
+    for (const [id, { name, mode }] of this.#held) {
+      const done = (): void => {
+        helper.pending.delete(id)
+        hold(helper)
+      }
+      ask(helper, id, mode, 'try', name, {
+        resolve: (outcome) => {
+          done()
+          if (outcome === 'busy') lost()
+        },
+        reject: () => {
+          done()
+          lost()
+        },
+      })
+    }
   }
 
   /** Ends the helper; every lock still held is freed by that. */
   async close(): Promise<void> {
     this.#closed = true
     const helper = this.#helper
-    if (helper === undefined || helper.child.exitCode !== null || helper.child.signalCode !== null || helper.child.pid === undefined) return
-    const exited = new Promise((resolve) => helper.child.once('exit', resolve))
+    if (helper === undefined) return
+    const exited = new Promise((resolve) => helper.child.once('exit', resolve).once('error', resolve))
     helper.child.ref()
     helper.stdin.end()
     await exited
   }
+}
+
+function ask(helper: Helper, id: string, mode: Mode, how: 'wait' | 'try', name: string, pending: Pending): void {
+  helper.pending.set(id, pending)
+  hold(helper)
+  helper.stdin.write(`acquire ${id} ${mode} ${how} ${name}\n`)
 }
 
 function answer(helper: Helper, line: string): void {
@@ -134,6 +177,7 @@ function hold(helper: Helper): void {
   const verb = helper.pending.size > 0 ? 'ref' : 'unref'
   helper.child[verb]()
   for (const stream of [helper.stdin, helper.stdout]) {
-    if (verb in stream && typeof stream[verb as keyof typeof stream] === 'function') (stream as unknown as Record<string, () => void>)[verb]?.()
+    // A pipe to a child is a socket, which the types of child_process do not say.
+    if (stream instanceof Socket) stream[verb]()
   }
 }

@@ -255,6 +255,22 @@ describe('from a registry that misbehaves', () => {
     expect(asked?.authorization).toMatch(/^Basic /)
   })
 
+  test('an identity token is traded for an access token', async () => {
+    await reopen({ credentials: fixedCredentials({ [registry.host]: { identityToken: 'refresh-me' } }) })
+    let form = ''
+    registry.misbehave = (request, response, path) => {
+      if (path.startsWith('/token')) {
+        request.setEncoding('utf8').on('data', (text: string) => (form += text)).on('end', () => response.end(JSON.stringify({ access_token: 'traded' })))
+        return true
+      }
+      const isOk = request.headers.authorization === 'Bearer traded'
+      if (!isOk) response.writeHead(401, { 'www-authenticate': `Bearer realm="${registry.url}/token",service="reg"` }).end()
+      return !isOk
+    }
+    expect((await pull()).digest).toBe(big.manifestDigest)
+    expect(Object.fromEntries(new URLSearchParams(form))).toEqual({ service: 'reg', scope: 'repository:app:pull', grant_type: 'refresh_token', client_id: 'faas-platform', refresh_token: 'refresh-me' })
+  })
+
   test('a redirect to another host does not take the authorization along', async () => {
     await reopen({ credentials: fixedCredentials({ [registry.host]: REGISTRY_USER }) })
     registry.misbehave = (request, response, path) => {

@@ -6,7 +6,8 @@
  * I3. An image is in the file only after all its blobs and layers are in place.
  */
 import { readFileSync, statSync } from 'node:fs'
-import { open, rename, rm } from 'node:fs/promises'
+import { open, readdir, rename, rm } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
 import { FaasError, isImageDigest, type ImageConfig, type ImageDigest } from '@faas-platform/core'
 import { isMissing, storeFailure } from './failures.js'
 import type { DirectoryLocks } from './locks.js'
@@ -72,6 +73,22 @@ export class StateFile {
       const after = change(before)
       if (after !== before) await this.#write(after)
       return after
+    } finally {
+      lock.release()
+    }
+  }
+
+  /** Removes what a process that was killed while writing left. */
+  async reclaim(): Promise<void> {
+    const lock = await this.locks.acquire('state', 'exclusive', new AbortController().signal)
+    try {
+      const prefix = `${basename(this.path)}.`
+      for (const name of await readdir(dirname(this.path))) {
+        // Under the lock nobody else is writing one.
+        if (name.startsWith(prefix) && name.endsWith('.tmp')) await rm(join(dirname(this.path), name), { force: true })
+      }
+    } catch (error) {
+      throw storeFailure(error, 'opening its index')
     } finally {
       lock.release()
     }

@@ -34,6 +34,7 @@ export async function openWorkspace(dir: string, locks: DirectoryLocks, log: Log
     const lock = await locks.acquire(`tmp-${own}`, 'exclusive', new AbortController().signal)
     await mkdir(ownDir, { mode: 0o700 })
     await reclaim(paths.tmp, own, locks, log)
+    await reclaimLocks(paths.locks, locks)
     let count = 0
     return {
       async temporary(use) {
@@ -69,5 +70,14 @@ async function reclaim(tmp: string, own: string, locks: DirectoryLocks, log: Log
     } finally {
       lock.discard()
     }
+  }
+}
+
+/** Files of locks that nobody holds any more; `state` and `content` always stay. */
+async function reclaimLocks(dir: string, locks: DirectoryLocks): Promise<void> {
+  for (const name of await readdir(dir)) {
+    if (!name.includes('-')) continue
+    const lock = await locks.tryAcquire(name, 'exclusive')
+    lock?.discard()
   }
 }
