@@ -35,7 +35,7 @@ export async function showHello(url, { apiKey, problems }) {
     lines.push(`  hello     ${JSON.stringify(stdout)} exit ${exitCode}${runtime ? ` on ${runtime}` : ''}, ${first.ms.toFixed(0)} ms over HTTP`)
     lines.push(...budgetLines(budget))
   }
-  lines.push(``, `  Try next:`, ...nextCommands(url), ``)
+  lines.push(``, `  Try next:`, ...nextCommands(url, apiKey !== undefined && apiKey !== ''), ``)
   for (const problem of problems) lines.push(`  missing   ${problem}`)
   process.stdout.write(`${lines.join('\n')}\n`)
 }
@@ -60,8 +60,8 @@ async function execute(url, body, apiKey) {
   return { status: response.status, body: reply, ms: performance.now() - startedAt }
 }
 
-function nextCommands(url) {
-  const json = `-H 'content-type: application/json'`
+function nextCommands(url, withKey) {
+  const json = `-H 'content-type: application/json'${withKey ? ' -H "authorization: Bearer $FAAS_API_KEY"' : ''}`
   const post = (body) => `    curl -s ${url}/api/v1/execute ${json} -d '${JSON.stringify(body)}'`
   return [
     post({ command: COMMAND }),
