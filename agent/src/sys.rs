@@ -455,11 +455,23 @@ pub fn replace_fd(old: RawFd, new: RawFd) -> io::Result<()> {
     check(unsafe { c::dup2(old, new) }).map(drop)
 }
 
-/// Closes whatever the process was started with beyond the standard three.
-pub fn close_inherited() {
+/// Closes whatever the process was started with beyond the standard three and
+/// the two named (both ≥ 3, ascending).
+pub fn close_inherited_but(keep: Option<[RawFd; 2]>) {
+    let [a, b] = keep.unwrap_or([2, 2]);
+    close_range(3, a - 1);
+    close_range(a.max(2) + 1, b - 1);
+    close_range(b.max(2) + 1, RawFd::MAX);
+}
+
+fn close_range(first: RawFd, last: RawFd) {
+    if first > last {
+        return;
+    }
+    // Kernels and sandboxes without close_range get the slow way.
     unsafe {
-        if c::syscall(NR_CLOSE_RANGE as c_long, 3 as c_long, u32::MAX as c_long, 0 as c_long) != 0 {
-            for fd in 3..1024 {
+        if c::syscall(NR_CLOSE_RANGE as c_long, first as c_long, last as c_long, 0 as c_long) != 0 {
+            for fd in first..=last.min(1023) {
                 c::close(fd);
             }
         }

@@ -103,6 +103,7 @@ impl Server {
             Transport::Listen(_) => None,
         };
         sys::keep_heap_small();
+        sys::close_inherited_but(stdio.as_ref().map(|(input, output)| [input.as_raw_fd(), output.as_raw_fd()]));
         let signals = sys::block_signals()?;
         sys::forbid_inspection()?;
         if sys::getpid() != 1 {

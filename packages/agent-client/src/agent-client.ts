@@ -1,35 +1,14 @@
-/**
- * The host's side of one connection to a guest agent.
- *
- * The guest is not trusted: everything it may send is bounded, and the first thing that does not fit the protocol
- * ends the connection with `agent/protocol-error`. Losing the connection rejects everything pending with
- * `agent/disconnected`.
- */
+/** What a host can ask of a guest agent. How a connection behaves is said in `connection.ts`. */
 import { connect as connectSocket } from 'node:net'
-import { FaasError, type ExecIo, type ExecSpec } from '@faas-platform/core'
-import { AgentExec, type ExecLink } from './agent-exec.js'
-import { Deferred } from './deferred.js'
-import { abortError, decodeError, disconnected, protocolError } from './errors.js'
+import type { ExecIo, ExecSpec, FaasError } from '@faas-platform/core'
+import { AgentExec } from './agent-exec.js'
+import { AgentConnection, type AgentInfo, type CallOptions, type ConnectOptions } from './connection.js'
+import { abortError } from './errors.js'
 import { DEFAULT_WINDOW_BYTES, encodeExec, type ExecOptions } from './exec-request.js'
 import { EntryDecoder, fileEntryOf, type FileEntry } from './file-entry.js'
-import { Rpc } from './rpc.js'
-import { StreamTable, type StreamHandler } from './stream-table.js'
 import { signalNumber } from './signals.js'
-import { Transfer, TRANSFER_WINDOW_BYTES } from './transfer.js'
-import { Transport, type AgentStream } from './transport.js'
-import { FieldMap, FieldWriter, KIND, PROTOCOL_VERSION } from './wire.js'
-
-export interface ConnectOptions {
-  /** For the connection and the greeting together, ms. Default 5_000. */
-  readonly timeoutMs?: number
-  readonly signal?: AbortSignal
-}
-
-export interface CallOptions {
-  /** Default 10_000. */
-  readonly timeoutMs?: number
-  readonly signal?: AbortSignal
-}
+import type { AgentStream } from './transport.js'
+import { FieldMap, FieldWriter, KIND } from './wire.js'
 
 export interface FileOptions {
   readonly signal?: AbortSignal
@@ -78,19 +57,6 @@ export interface ReseedReport {
   readonly behindMs: number
 }
 
-/** What the agent says of itself when greeted. */
-export interface AgentInfo {
-  readonly version: string
-  readonly pid: number
-  /** As the last `reseed` named it; empty before. */
-  readonly sandboxId: string
-  readonly features: bigint
-  readonly execsMax: number
-  readonly stdinWindowBytes: number
-  readonly fileWindowBytes: number
-  readonly guestTimeMs: number
-}
-
 export interface AgentHealth {
   readonly guestTimeMs: number
   readonly execsLive: number
@@ -98,42 +64,23 @@ export interface AgentHealth {
   readonly orphansReaped: number
 }
 
-const CONNECT_TIMEOUT_MS = 5_000
-const CALL_TIMEOUT_MS = 10_000
 /** Removing a large tree takes its time. */
 const FILE_TIMEOUT_MS = 60_000
 const EMPTY = new Uint8Array()
 const FLAG = { recursive: 1, follow: 2, append: 4, exclusive: 8 } as const
 
 export class AgentClient implements AsyncDisposable {
-  readonly #transport: Transport
-  readonly #streams = new StreamTable()
-  readonly #greeting = new Deferred<AgentInfo>()
-  readonly #closed = new Deferred<FaasError | null>()
-  #error: FaasError | null = null
-  #info: AgentInfo | null = null
-  #closing = false
+  readonly #connection: AgentConnection
 
-  private constructor(stream: AgentStream) {
-    this.#transport = new Transport(stream, {
-      onMessage: (kind, id, payload) => this.#onMessage(kind, id, payload),
-      onData: (kind, id, bytes) => this.#onData(kind, id, bytes),
-      onEnd: (fault, cause) => this.#onEnd(fault, cause),
-    })
+  private constructor(connection: AgentConnection) {
+    this.#connection = connection
   }
 
   /** Greets the agent on an open stream, which belongs to the client from now on. @throws `agent/*` */
   static async connect(stream: AgentStream, options: ConnectOptions = {}): Promise<AgentClient> {
-    const client = new AgentClient(stream)
-    const hello = new FieldWriter().text(1, 'FAAS').u16(2, PROTOCOL_VERSION).u16(3, PROTOCOL_VERSION).finish()
-    client.#transport.send(KIND.hello, 0, hello)
-    try {
-      await client.#bounded(client.#greeting.promise, 'greeting', { timeoutMs: CONNECT_TIMEOUT_MS, ...options })
-    } catch (error) {
-      await client.close()
-      throw error
-    }
-    return client
+    const connection = new AgentConnection(stream)
+    await connection.greet(options)
+    return new AgentClient(connection)
   }
 
   /** Connects to a listening agent's socket. @throws `agent/*` */
@@ -142,13 +89,12 @@ export class AgentClient implements AsyncDisposable {
   }
 
   get info(): AgentInfo {
-    if (this.#info === null) throw disconnected(undefined)
-    return this.#info
+    return this.#connection.info
   }
 
   /** Resolves when the connection is over: null after `close`, else why. */
   get closed(): Promise<FaasError | null> {
-    return this.#closed.promise
+    return this.#connection.closed
   }
 
   /**
@@ -161,7 +107,7 @@ export class AgentClient implements AsyncDisposable {
     const windowBytes = spec.keepOnDisconnect === true
       ? Math.min(options.windowBytes ?? DEFAULT_WINDOW_BYTES, options.ringBytes ?? DEFAULT_WINDOW_BYTES)
       : options.windowBytes ?? DEFAULT_WINDOW_BYTES
-    const exec = new AgentExec(this.#link, io, { windowBytes, stdinWindowBytes })
+    const exec = new AgentExec(this.#connection.link, io, { windowBytes, stdinWindowBytes })
     return this.#begin(exec, KIND.exec, payload, options.signal)
   }
 
@@ -172,20 +118,20 @@ export class AgentClient implements AsyncDisposable {
     options: { readonly stdoutCursor?: number; readonly stderrCursor?: number; readonly windowBytes?: number; readonly signal?: AbortSignal } = {},
   ): Promise<AgentExec> {
     const windowBytes = options.windowBytes ?? DEFAULT_WINDOW_BYTES
-    const exec = new AgentExec(this.#link, io, { windowBytes, stdinWindowBytes: null })
+    const exec = new AgentExec(this.#connection.link, io, { windowBytes, stdinWindowBytes: null })
     const payload = new FieldWriter()
       .u32(1, execId).u64(2, options.stdoutCursor ?? 0).u64(3, options.stderrCursor ?? 0).u64(4, windowBytes).finish()
     return this.#begin(exec, KIND.attach, payload, options.signal)
   }
 
   async ping(options: CallOptions = {}): Promise<AgentHealth> {
-    const pong = await this.#call(KIND.ping, EMPTY, KIND.pong, options)
+    const pong = await this.#connection.call(KIND.ping, EMPTY, options, KIND.pong)
     return { guestTimeMs: Number(pong.u64(2) / 1_000_000n), execsLive: pong.u32(3), orphansReaped: pong.count(4) }
   }
 
   /** Every command the agent knows: running, or ended and not forgotten. */
   async listExecs(options: CallOptions = {}): Promise<readonly ExecInfo[]> {
-    const answer = await this.#call(KIND.listExecs, EMPTY, KIND.ok, options)
+    const answer = await this.#connection.call(KIND.listExecs, EMPTY, options)
     return answer.all(1).map((payload) => {
       const f = new FieldMap(payload)
       const info: ExecInfo = {
@@ -193,23 +139,23 @@ export class AgentClient implements AsyncDisposable {
         stdout: { base: f.count(6), head: f.count(7) }, stderr: { base: f.count(8), head: f.count(9) },
         ageMs: f.count(10), name: f.text(11),
       }
-      return f.malformed ? this.#fault('a malformed command record') : info
+      return f.malformed ? this.#connection.fault('a malformed command record') : info
     })
   }
 
   /** Drops the record of an ended, detached command. @throws `execution/not-running` */
   async forget(execId: number, options: CallOptions = {}): Promise<void> {
-    await this.#call(KIND.forget, new FieldWriter().u32(1, execId).finish(), KIND.ok, options)
+    await this.#connection.call(KIND.forget, new FieldWriter().u32(1, execId).finish(), options)
   }
 
   /** Signals every process of the sandbox but the agent. */
   async killAll(signal = 'SIGKILL', options: CallOptions = {}): Promise<void> {
-    await this.#call(KIND.killAll, new FieldWriter().u32(2, signalNumber(signal)).finish(), KIND.ok, options)
+    await this.#connection.call(KIND.killAll, new FieldWriter().u32(2, signalNumber(signal)).finish(), options)
   }
 
   /** Ends every process and the agent; the connection closes. */
   async shutdown(options: CallOptions = {}): Promise<void> {
-    await this.#call(KIND.shutdown, EMPTY, KIND.ok, options)
+    await this.#connection.call(KIND.shutdown, EMPTY, options)
   }
 
   /**
@@ -219,11 +165,11 @@ export class AgentClient implements AsyncDisposable {
    */
   async quiesce(options: CallOptions & { readonly sync?: 'none' | 'root' | 'all' } = {}): Promise<void> {
     const sync = { none: 0, root: 1, all: 2 }[options.sync ?? 'none']
-    await this.#call(KIND.quiesce, new FieldWriter().u8(10, sync).finish(), KIND.ok, options)
+    await this.#connection.call(KIND.quiesce, new FieldWriter().u8(10, sync).finish(), options)
   }
 
   async resume(options: CallOptions = {}): Promise<void> {
-    await this.#call(KIND.resume, EMPTY, KIND.ok, options)
+    await this.#connection.call(KIND.resume, EMPTY, options)
   }
 
   /** Gives a restored sandbox its own identity. */
@@ -232,47 +178,47 @@ export class AgentClient implements AsyncDisposable {
     if (options.hostname !== undefined) w.text(2, options.hostname)
     if (options.entropy !== undefined) w.bytes(3, options.entropy)
     w.u64(4, BigInt(Date.now()) * 1_000_000n)
-    const f = await this.#call(KIND.reseed, w.finish(), KIND.ok, options)
+    const f = await this.#connection.call(KIND.reseed, w.finish(), options)
     const report: ReseedReport = {
       hostnameErrno: f.u32(1),
       entropy: (['none', 'mixed', 'credited'] as const)[f.u8(2)] ?? 'none',
       entropyErrno: f.u32(3),
       behindMs: Number(f.i64(5) / 1_000_000n),
     }
-    return f.malformed ? this.#fault('a malformed answer to RESEED') : report
+    return f.malformed ? this.#connection.fault('a malformed answer to RESEED') : report
   }
 
   /** @throws `sandbox/file-error` with `details.errno` */
   async stat(path: string, options: CallOptions & { readonly follow?: boolean } = {}): Promise<FileEntry> {
     const payload = new FieldWriter().text(1, path).u32(4, options.follow === true ? FLAG.follow : 0).finish()
-    const answer = await this.#call(KIND.stat, payload, KIND.ok, options)
-    return fileEntryOf(answer) ?? this.#fault('a malformed file entry')
+    const answer = await this.#connection.call(KIND.stat, payload, options)
+    return fileEntryOf(answer) ?? this.#connection.fault('a malformed file entry')
   }
 
   /** The entries of a directory, by name. @throws `sandbox/file-error` */
   async *list(path: string, options: FileOptions = {}): AsyncGenerator<FileEntry, void, undefined> {
     const decoder = new EntryDecoder()
-    const transfer = this.#transfer(KIND.list, new FieldWriter().text(1, path), options)
+    const transfer = this.#connection.transfer(KIND.list, new FieldWriter().text(1, path), options)
     for await (const chunk of transfer.receiveAll()) {
-      yield* decoder.push(chunk) ?? this.#fault('a malformed directory listing')
+      yield* decoder.push(chunk) ?? this.#connection.fault('a malformed directory listing')
     }
-    if (!decoder.isComplete) this.#fault('a directory listing cut off')
+    if (!decoder.isComplete) this.#connection.fault('a directory listing cut off')
   }
 
   async mkdir(path: string, options: CallOptions & { readonly parents?: boolean; readonly mode?: number } = {}): Promise<void> {
     const w = new FieldWriter().text(1, path).u32(4, options.parents === true ? FLAG.recursive : 0)
     if (options.mode !== undefined) w.u32(3, options.mode)
-    await this.#call(KIND.mkdir, w.finish(), KIND.ok, options)
+    await this.#connection.call(KIND.mkdir, w.finish(), options)
   }
 
   async remove(path: string, options: CallOptions & { readonly recursive?: boolean } = {}): Promise<void> {
     const payload = new FieldWriter().text(1, path).u32(4, options.recursive === true ? FLAG.recursive : 0).finish()
-    await this.#call(KIND.remove, payload, KIND.ok, { timeoutMs: FILE_TIMEOUT_MS, ...options })
+    await this.#connection.call(KIND.remove, payload, { timeoutMs: FILE_TIMEOUT_MS, ...options })
   }
 
   async move(from: string, to: string, options: CallOptions & { readonly parents?: boolean } = {}): Promise<void> {
     const flags = options.parents === true ? FLAG.recursive : 0
-    await this.#call(KIND.move, new FieldWriter().text(1, from).text(2, to).u32(4, flags).finish(), KIND.ok, options)
+    await this.#connection.call(KIND.move, new FieldWriter().text(1, from).text(2, to).u32(4, flags).finish(), options)
   }
 
   /** The bytes of a regular file. */
@@ -282,7 +228,7 @@ export class AgentClient implements AsyncDisposable {
     const w = new FieldWriter().text(1, path)
     if (options.offset !== undefined) w.u64(7, options.offset)
     if (options.length !== undefined) w.u64(8, options.length)
-    yield* this.#transfer(KIND.read, w, options).receiveAll()
+    yield* this.#connection.transfer(KIND.read, w, options).receiveAll()
   }
 
   async writeFile(path: string, data: Uint8Array | AsyncIterable<Uint8Array>, options: WriteFileOptions = {}): Promise<void> {
@@ -292,7 +238,7 @@ export class AgentClient implements AsyncDisposable {
     if (options.mode !== undefined) w.u32(3, options.mode)
     if (options.uid !== undefined) w.u32(5, options.uid)
     if (options.gid !== undefined) w.u32(6, options.gid)
-    await this.#upload(KIND.write, w, data instanceof Uint8Array ? [data] : data, options)
+    await this.#connection.upload(KIND.write, w, data instanceof Uint8Array ? [data] : data, options)
   }
 
   /** Unpacks a tar stream under an absolute path, whose missing parents are made. @throws `sandbox/path-invalid`, `sandbox/file-error` */
@@ -302,35 +248,28 @@ export class AgentClient implements AsyncDisposable {
     const w = new FieldWriter().text(1, path).u32(4, FLAG.recursive)
     if (options.uid !== undefined) w.u32(5, options.uid)
     if (options.gid !== undefined) w.u32(6, options.gid)
-    const answer = await this.#upload(KIND.tarIn, w, tar, options)
+    const answer = await this.#connection.upload(KIND.tarIn, w, tar, options)
     return { entries: answer.count(1), bytes: answer.count(2) }
   }
 
   /** A tar stream of a file or a tree, named after the last component of its path. */
   async *copyOut(path: string, options: FileOptions & { readonly follow?: boolean } = {}): AsyncGenerator<Uint8Array, void, undefined> {
     const w = new FieldWriter().text(1, path).u32(4, options.follow === true ? FLAG.follow : 0)
-    yield* this.#transfer(KIND.tarOut, w, options).receiveAll()
+    yield* this.#connection.transfer(KIND.tarOut, w, options).receiveAll()
   }
 
   /** Ends the connection. Commands that are not kept are killed by the agent. Idempotent. */
   async close(): Promise<void> {
-    this.#closing = true
-    this.#transport.close()
+    this.#connection.close()
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
 
-  readonly #link: ExecLink = {
-    send: (kind, stream, payload) => this.#transport.send(kind, stream, payload),
-    call: (kind, payload) => this.#call(kind, payload, KIND.ok, {}),
-    close: (stream) => this.#streams.close(stream),
-  }
-
   async #begin(exec: AgentExec, kind: number, payload: Uint8Array, signal: AbortSignal | undefined): Promise<AgentExec> {
     if (signal?.aborted === true) throw abortError(signal)
-    exec.bind(this.#open(exec, kind, payload))
+    exec.bind(this.#connection.open(exec, kind, payload))
     if (signal === undefined) {
       await exec.started.promise
       return exec
@@ -340,124 +279,11 @@ export class AgentClient implements AsyncDisposable {
     const forget = (): void => signal.removeEventListener('abort', onAbort)
     exec.wait().then(forget, forget)
     try {
-      await this.#bounded(exec.started.promise, 'start', { signal, timeoutMs: 0 })
+      await this.#connection.bounded(exec.started.promise, 'start', { signal, timeoutMs: 0 })
     } catch (error) {
       if (!signal.aborted) forget()
       throw error
     }
     return exec
-  }
-
-  #transfer(kind: number, request: FieldWriter, options: FileOptions): Transfer {
-    const { signal } = options
-    if (signal?.aborted === true) throw abortError(signal)
-    const transfer = new Transfer(this.#link, this.info.fileWindowBytes)
-    transfer.bind(this.#open(transfer, kind, request.u32(9, TRANSFER_WINDOW_BYTES).finish()))
-    if (signal !== undefined) {
-      const onAbort = (): void => transfer.cancel(abortError(signal))
-      signal.addEventListener('abort', onAbort, { once: true })
-      const forget = (): void => signal.removeEventListener('abort', onAbort)
-      transfer.done.promise.then(forget, forget)
-    }
-    return transfer
-  }
-
-  async #upload(
-    kind: number, request: FieldWriter, source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>, options: FileOptions,
-  ): Promise<FieldMap> {
-    const transfer = this.#transfer(kind, request, options)
-    const sending = transfer.sendAll(source)
-    // The source's own failure must not leave half an archive looking whole.
-    sending.catch((error: unknown) => transfer.cancel(error))
-    const answer = await transfer.done.promise
-    if (answer.malformed) this.#fault('a malformed answer')
-    return answer
-  }
-
-  /** Ends the connection because of what the guest said. */
-  #fault(what: string): never {
-    this.#transport.fail(what)
-    throw this.#error ?? protocolError(what)
-  }
-
-  #open(handler: StreamHandler, kind: number, payload: Uint8Array): number {
-    if (this.#error !== null) throw this.#error
-    if (this.#transport.ended) throw disconnected(undefined)
-    const stream = this.#streams.open(handler)
-    this.#transport.send(kind, stream, payload)
-    return stream
-  }
-
-  async #call(kind: number, payload: Uint8Array, expected: number, options: CallOptions): Promise<FieldMap> {
-    let stream = 0
-    // A late answer to a call given up on still finds its stream, and is dropped.
-    const rpc = new Rpc(expected, () => this.#streams.close(stream))
-    stream = this.#open(rpc, kind, payload)
-    return this.#bounded(rpc.answer.promise, 'answer', { timeoutMs: CALL_TIMEOUT_MS, ...options })
-  }
-
-  /** Waits under a deadline (0: none) and a signal. */
-  async #bounded<T>(promise: Promise<T>, what: string, options: CallOptions): Promise<T> {
-    const { timeoutMs = 0, signal } = options
-    if (signal?.aborted === true) throw abortError(signal)
-    const stop = new Deferred<never>()
-    const timer = timeoutMs === 0 ? undefined : setTimeout(() => {
-      stop.reject(new FaasError('agent/timeout', { message: `The guest agent gave no ${what} within ${timeoutMs} ms.` }))
-    }, timeoutMs)
-    const onAbort = (): void => stop.reject(signal === undefined ? undefined : abortError(signal))
-    signal?.addEventListener('abort', onAbort, { once: true })
-    try {
-      return await Promise.race([promise, stop.promise])
-    } finally {
-      clearTimeout(timer)
-      signal?.removeEventListener('abort', onAbort)
-    }
-  }
-
-  #onMessage(kind: number, id: number, payload: Uint8Array): void {
-    const fault = id === 0 ? this.#onConnectionMessage(kind, payload) : this.#onStreamMessage(kind, id, payload)
-    if (fault !== null) this.#transport.fail(fault)
-  }
-
-  #onStreamMessage(kind: number, id: number, payload: Uint8Array): string | null {
-    const handler = this.#streams.get(id)
-    return handler === undefined ? 'a message on a stream that is not open' : handler.onMessage(kind, payload)
-  }
-
-  #onData(kind: number, id: number, bytes: Uint8Array): void {
-    const handler = this.#streams.get(id)
-    const fault = handler === undefined ? 'data on a stream that is not open' : handler.onData(kind, bytes)
-    if (fault !== null) this.#transport.fail(fault)
-  }
-
-  #onConnectionMessage(kind: number, payload: Uint8Array): string | null {
-    if (kind === KIND.error) {
-      this.#error = decodeError(payload)
-      return 'it ended the connection with an error'
-    }
-    if (kind !== KIND.ready || this.#greeting.settled) return 'an unexpected message on the connection'
-    const fields = new FieldMap(payload)
-    const version = fields.u16(1)
-    const info: AgentInfo = {
-      features: fields.u64(2),
-      execsMax: fields.u32(5),
-      stdinWindowBytes: fields.u32(6),
-      version: fields.text(7).slice(0, 64),
-      pid: fields.u32(8),
-      sandboxId: fields.text(9).slice(0, 256),
-      guestTimeMs: Number(fields.u64(10) / 1_000_000n),
-      fileWindowBytes: fields.u32(11),
-    }
-    if (fields.malformed || version !== PROTOCOL_VERSION) return 'a malformed READY'
-    this.#info = info
-    this.#greeting.resolve(info)
-    return null
-  }
-
-  #onEnd(fault: string | null, cause: unknown): void {
-    this.#error ??= fault === null ? disconnected(cause) : protocolError(fault)
-    this.#greeting.reject(this.#error)
-    this.#streams.loseAll(this.#error)
-    this.#closed.resolve(this.#closing && fault === null ? null : this.#error)
   }
 }
