@@ -22,6 +22,7 @@ export const DOCKER = {
   pidFile: join(RUN_DIR, 'dockerd.pid'),
   execRoot: join(RUN_DIR, 'exec'),
   dataRoot: join(TOOLS_DIR, 'docker', 'data'),
+  tempDir: join(TOOLS_DIR, 'docker', 'tmp'), // containerd forgets checkpoints in its temporary directory
   config: join(TOOLS_DIR, 'docker', 'daemon.json'),
   cgroup: `faasdk-${TAG}`, // every container of ours is below it, so none can hide after a crash
   log: join(TOOLS_DIR, 'docker', 'dockerd.log'),
@@ -161,8 +162,8 @@ function otherEngineRuns() {
     .some((args) => basename(args[0] ?? '') === 'dockerd' && !args.includes(DOCKER.config))
 }
 
-export function removeRunDir() {
-  rmSync(DOCKER.runDir, { recursive: true, force: true })
+export function removeDirectories() {
+  for (const dir of [DOCKER.runDir, DOCKER.tempDir]) rmSync(dir, { recursive: true, force: true })
 }
 
 /** Nothing where iptables is missing or the kernel has no netfilter: then Docker could not have left rules. */

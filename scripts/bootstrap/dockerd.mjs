@@ -14,7 +14,7 @@ import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, write
 import { setTimeout as delay } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { engineVersion } from './docker-api.mjs'
-import { countLeftovers, DOCKER, engineMounts, engineProcesses, isAlive, readState, removeCgroups, removeDeadShimSockets, removeFirewallRules, removeRunDir } from './docker-state.mjs'
+import { countLeftovers, DOCKER, engineMounts, engineProcesses, isAlive, readState, removeCgroups, removeDeadShimSockets, removeFirewallRules, removeDirectories } from './docker-state.mjs'
 import { startTime, withLock } from './lock.mjs'
 import { BIN_DIR, pathWithTools, TOOLS_DIR } from './paths.mjs'
 import { BootstrapError, run } from './process.mjs'
@@ -74,6 +74,7 @@ export async function findEngine() {
 async function startEngine() {
   mkdirSync(DOCKER.dataRoot, { recursive: true })
   mkdirSync(DOCKER.execRoot, { recursive: true, mode: 0o711 })
+  mkdirSync(DOCKER.tempDir, { recursive: true, mode: 0o700 })
   // Docker turns the host's FORWARD policy to DROP, for every bridge, only where it had to enable forwarding itself.
   writeFileSync('/proc/sys/net/ipv4/ip_forward', '1')
   const subnet = await createBridge()
@@ -164,12 +165,12 @@ async function reclaim() {
   removeCgroups()
   if (state) removeDeadShimSockets()
   rmSync(DOCKER.state, { force: true })
-  removeRunDir()
+  removeDirectories()
 }
 
 function engineEnvironment() {
   const { DOCKER_HOST: _host, NOTIFY_SOCKET: _notify, ...env } = process.env
-  return { ...env, PATH: pathWithTools() }
+  return { ...env, PATH: pathWithTools(), TMPDIR: DOCKER.tempDir }
 }
 
 function signal(pid, name) {

@@ -145,7 +145,7 @@ async function fetchCandidate(spec, candidate, prefix) {
 async function adoptHost(spec, host) {
   const path = linkTool({ binDir: BIN_DIR, name: spec.name, real: host, root: '/' })
   const { stdout, stderr } = await run(path, spec.versionArgs ?? ['--version'], { check: false })
-  const version = /\d+(\.\d+)+\S*/.exec(stdout || stderr)?.[0] ?? 'unknown'
+  const version = /\d+(\.\d+)+[\w+~-]*/.exec(stdout || stderr)?.[0] ?? 'unknown'
   progress('tools', `${spec.name} ${version} (the host's ${host})`)
   return record(spec, { path, real: host, version, source: `host ${host}` })
 }
