@@ -22,7 +22,7 @@
 use std::ffi::{c_int, CStr, CString, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -477,6 +477,9 @@ impl Unpacker<'_> {
                 Err(err) => return Err(io_failure("setting a directory's time", err)),
             }
         }
+        // Content is trusted for good once it is checked, so it must not be lost by half in a power cut.
+        let dir = open_dir(self.root.as_raw_fd(), c".").map_err(|err| io_failure("flushing", err))?;
+        sys::sync_fs(dir.as_fd()).map_err(|err| io_failure("flushing", err))?;
         Ok(self.report)
     }
 }

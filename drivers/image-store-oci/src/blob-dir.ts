@@ -8,7 +8,7 @@ import { createHash, type Hash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { mkdir, open, readFile, rename, rm, stat, type FileHandle } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { FaasError, type ImageDigest } from '@faas-platform/core'
+import { FaasError, MIB, type ImageDigest } from '@faas-platform/core'
 import type { Bytes } from './decompress.js'
 import { isMissing, storeFailure } from './failures.js'
 
@@ -21,6 +21,8 @@ export interface BlobTransfer {
   /** Is another attempt worth it after this failure? Waits before it says yes. */
   again(error: unknown, progressed: boolean, signal: AbortSignal): Promise<boolean>
 }
+
+const SYNC_BYTES_MAX = 4 * MIB
 
 export function hexOf(digest: ImageDigest): string {
   return digest.slice('sha256:'.length)
@@ -71,6 +73,8 @@ export class BlobDir {
       const file = await open(temporary, 'w', 0o600)
       try {
         await receive(file, expected, transfer, options)
+        // Layers are flushed by their unpacker; documents are trusted as they lie here.
+        if (expected.size <= SYNC_BYTES_MAX) await file.sync()
       } finally {
         await file.close()
       }

@@ -13,9 +13,12 @@ import { tar, type TarMember } from './tar-builder.js'
 const ROOT = fileURLToPath(new URL('../../../../', import.meta.url))
 export const never = new AbortController().signal
 
-/** Builds the helper when its sources are newer. */
+let hostkitIsBuilt = false
+
+/** Builds the helper when its sources are newer, once per test file. */
 export function hostkitPath(): string {
-  execFileSync(join(ROOT, 'scripts/build-agent.sh'), { stdio: ['ignore', 'ignore', 'inherit'] })
+  if (!hostkitIsBuilt) execFileSync(join(ROOT, 'scripts/build-agent.sh'), { stdio: ['ignore', 'ignore', 'inherit'] })
+  hostkitIsBuilt = true
   return join(ROOT, 'agent/target/release/faas-hostkit')
 }
 
