@@ -2,7 +2,7 @@
 import { loadConfig } from '@faas-platform/config'
 import { asId, type ExecutionEvent, type PrincipalId } from '@faas-platform/core'
 import { wirePolicy } from '@faas-platform/gateway'
-import { executeReply, toExecuteRequest } from '@faas-platform/protocol'
+import { type ExecuteBody, executeReply, toExecuteRequest } from '@faas-platform/protocol'
 import { executionResultOf, type ExecuteOptions, executeBody, type StreamEvent } from '@faas-platform/sdk'
 import type { Cli } from './context.js'
 
@@ -15,7 +15,7 @@ export async function* localStream(options: ExecuteOptions, cli: Cli): AsyncGene
   const { config } = loadConfig([], { ...cli.environment, FAAS_DISABLE_PREWARM: '1' })
   await using platform = await cli.platform.open(config)
   const body = executeBody(options, { runtime: config.defaultRuntime, timeoutMs: config.defaultTimeoutMs, cacheKey: undefined })
-  const request = toExecuteRequest(body, wirePolicy(config))
+  const request = toExecuteRequest(body as ExecuteBody, wirePolicy(config)) // the SDK's own encoder wrote it
   const queue = new Handover<ExecutionEvent>(BACKLOG_MAX)
   const running = platform.executor
     .run(request, { principal: LOCAL, signal: cli.signal, onEvent: (event) => queue.put(event) })

@@ -1,5 +1,7 @@
 #!/usr/bin/env node
 /** The `faas` command: process edges only. */
+import { silentLog } from '@faas-platform/core'
+import { openKeyLedger, openPlatform, probeRuntimes, runGateway } from '@faas-platform/gateway/main'
 import { runProgram } from './program.js'
 
 const controller = new AbortController()
@@ -18,6 +20,12 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 process.exitCode = await runProgram(process.argv.slice(2), {
   environment: process.env,
   streams: { in: process.stdin, out: process.stdout, err: process.stderr },
+  platform: {
+    openLedger: openKeyLedger,
+    open: (config) => openPlatform(config, silentLog),
+    probe: (config) => probeRuntimes(config, silentLog),
+    serve: runGateway,
+  },
   signal: controller.signal,
   exitCode: 0,
 })

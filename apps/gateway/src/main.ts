@@ -1,15 +1,15 @@
 /** The process: names the drivers, wires them to the executor, serves. The only file here that knows them. */
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { availableParallelism, tmpdir, totalmem } from 'node:os'
 import { delimiter, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Config } from '@faas-platform/config'
 import { loadConfig } from '@faas-platform/config'
 import type { ImageStore, Ledger, LogSink, RuntimeDriver } from '@faas-platform/core'
-import { Cleanup, systemClock, systemIds, toFaasError } from '@faas-platform/core'
+import { Cleanup, silentLog, systemClock, systemIds, toFaasError } from '@faas-platform/core'
 import type { RuntimeStatus } from '@faas-platform/executor'
-import { Executor } from '@faas-platform/executor'
+import { Executor, probeDriver } from '@faas-platform/executor'
 import { dataDirId, HostKit } from '@faas-platform/host'
 import { OciImageStore } from '@faas-platform/image-store-oci'
 import { FsLogStore, openLedger } from '@faas-platform/ledger-sqlite'
@@ -65,15 +65,23 @@ export async function openPlatform(config: Config, log: LogSink): Promise<OpenPl
   }
 }
 
+/** The ledger beside a gateway that may be running; for keys only. */
+export function openKeyLedger(dataDir: string): Promise<Ledger> {
+  return openLedger({ dataDir, log: silentLog, access: 'shared' })
+}
+
 /** Probes every configured runtime in a data directory of its own, which is gone afterwards. */
 export async function probeRuntimes(config: Config, log: LogSink): Promise<readonly RuntimeStatus[]> {
   await using cleanup = new Cleanup()
   const dataDir = await mkdtemp(join(tmpdir(), 'faas-probe-'))
   cleanup.add(() => rm(dataDir, { recursive: true, force: true }))
+  await chmod(dataDir, 0o711)
+  await mkdir(join(dataDir, 'run'))
   const { drivers } = makeDrivers(config, dataDir, log, cleanup)
   const signal = AbortSignal.timeout(60_000)
-  return Promise.all(drivers.map(async (driver) => ({
-    name: driver.name, isolation: driver.features.isolation, features: driver.features, probe: await driver.probe(signal), probedAtMs: systemClock.nowMs(),
+  // Awaited here: the clean-up runs when this function returns.
+  return await Promise.all(drivers.map(async (driver) => ({
+    name: driver.name, isolation: driver.features.isolation, features: driver.features, probe: await probeDriver(driver, log, signal), probedAtMs: systemClock.nowMs(),
   })))
 }
 

@@ -5,3 +5,4 @@ export type {
   CreateInstanceRequest, DrainReport, ExecutionView, ExecutorOptions, InstanceView, ListPage, ListQuery, PoolReport, PrewarmReport, PrewarmSpec,
   RetainedExecution, RunContext, RuntimeStatus, StartReport, SubmitContext,
 } from './types.js'
+export { probeDriver } from './runtimes.js'

@@ -92,13 +92,7 @@ export class Runtimes {
   }
 
   async #probeOne(known: Known, signal: AbortSignal): Promise<void> {
-    try {
-      known.probe = await known.driver.probe(signal)
-    } catch (error) {
-      // A probe that throws is a broken probe; the runtime counts as not usable and the cause is kept for people.
-      this.log.error({ runtime: known.driver.name, err: error }, 'probe failed')
-      known.probe = { ...NOT_PROBED, reason: `Its probe failed: ${toFaasError(error).message}`, hint: 'See the log for the cause.' }
-    }
+    known.probe = await probeDriver(known.driver, this.log, signal)
     known.probedAtMs = this.clock.monotonicMs()
   }
 
@@ -164,4 +158,14 @@ function hasFeature(features: RuntimeFeatures, feature: RuntimeNeeds['features']
 
 function unsupported(runtime: RuntimeName, message: string): FaasError {
   return new FaasError('runtime/unsupported', { message, hint: 'Use `auto`, or a runtime from GET /api/v1/runtimes that has it.', details: { runtime } })
+}
+
+/** A probe that throws is a broken probe: the runtime counts as not usable, and the cause is logged for people. Never rejects. */
+export async function probeDriver(driver: RuntimeDriver, log: LogSink, signal: AbortSignal): Promise<ProbeReport> {
+  try {
+    return await driver.probe(signal)
+  } catch (error) {
+    log.error({ runtime: driver.name, err: error }, 'probe failed')
+    return { ...NOT_PROBED, reason: `Its probe failed: ${toFaasError(error).message}`, hint: 'See the log for the cause.' }
+  }
 }

@@ -12,7 +12,7 @@ interface CreateOptions {
   readonly expires?: number
 }
 
-/** Keys live in the data directory, so these commands run where the gateway runs; a running gateway sees the change. */
+/** Keys live in the data directory, so these commands run where the gateway runs; a running one sees the change. */
 export function registerKeys(program: Command, cli: Cli): void {
   const keys = program.command('keys').description('API keys of this machine\'s gateway').option('--data-dir <path>', 'data directory (FAAS_DATA_DIR)')
 
