@@ -14,6 +14,8 @@ import { startContainerWithAgent } from './container-agent.js'
 import { AGENT_DIR, containerBody, containerName, LABEL_DATA_DIR, type AgentDelivery } from './container-config.js'
 import { createContainer, removeContainer } from './engine-calls.js'
 import { segment } from './engine-client.js'
+import { isEngineStatus } from './engine-error.js'
+import { list, shape, text } from './engine-shape.js'
 import { hasOwnNetwork, HostView } from './host-view.js'
 import type { DriverContext } from './driver-context.js'
 
@@ -34,10 +36,15 @@ export async function decideDelivery(context: DriverContext, agent: AgentBinary,
   const rejected: string[] = []
   const hostDir = await prepareAgentDir(context.agentParentDir, agent)
   const bind = { kind: 'bind', hostDir } as const
-  const candidates: (() => Promise<{ readonly delivery: AgentDelivery; readonly bareNetwork: boolean }>)[] = [
+  type Candidate = () => Promise<{ readonly delivery: AgentDelivery; readonly bareNetwork: boolean }>
+  const sockets: readonly Candidate[] = [
     () => Promise.resolve({ delivery: { source: bind, transport: 'socket' }, bareNetwork: true }),
     () => Promise.resolve({ delivery: { source: bind, transport: 'socket' }, bareNetwork: false }),
-    () => Promise.resolve({ delivery: { source: bind, transport: 'attach' }, bareNetwork: false }),
+  ]
+  const attach: Candidate = () => Promise.resolve({ delivery: { source: bind, transport: 'attach' }, bareNetwork: false })
+  const candidates: readonly Candidate[] = [
+    ...(context.agentDelivery === undefined ? sockets : []),
+    ...(context.agentDelivery === 'volume' ? [] : [attach]),
     async () => ({ delivery: { source: { kind: 'volume', name: await fillVolume(context, agent, scratch) }, transport: 'attach' }, bareNetwork: false }),
   ]
   let last: unknown
@@ -119,4 +126,19 @@ function describe(error: unknown): string {
   if (!(error instanceof Error)) return String(error)
   const cause = error.cause instanceof Error ? ` (${error.cause.message})` : ''
   return error.message + cause
+}
+
+/** Takes away the volumes that this data directory's agents were delivered in; one that containers still use stays. */
+export async function removeAgentVolumes(context: DriverContext, except: string | undefined): Promise<void> {
+  const { client, dataDirId } = context
+  const filters = JSON.stringify({ label: [`${LABEL_DATA_DIR}=${dataDirId}`] })
+  const answer = shape(await client.json({ path: '/volumes', query: { filters } }), 'volumes')
+  for (const name of list(answer, 'Volumes').map((entry) => text(shape(entry, 'volume'), 'Name'))) {
+    if (name === except) continue
+    try {
+      await client.json({ method: 'DELETE', path: `/volumes/${segment(name)}` })
+    } catch (error) {
+      if (!isEngineStatus(error, 404, 409)) throw error
+    }
+  }
 }

@@ -8,7 +8,7 @@ import { constants } from 'node:fs'
 import { open, type FileHandle } from 'node:fs/promises'
 import net from 'node:net'
 import { FaasError, type Clock } from '@faas-platform/core'
-import { AGENT_RUN_DIR, AGENT_SOCKET_NAME } from './container-config.js'
+import { AGENT_DIR, AGENT_RUN_DIR, AGENT_SOCKET_NAME } from './container-config.js'
 
 /** Linux's O_PATH, the same on every architecture; Node does not name it. */
 const O_PATH = 0o10000000
@@ -27,6 +27,9 @@ export async function connectAgentSocket(pid: number, options: { readonly clock:
     } catch (error) {
       // ENOENT: not mounted or not bound yet; ECONNREFUSED: bound, not listening yet. Everything else stays as it is.
       const code = (error as NodeJS.ErrnoException).code
+      if (code === 'ENOTDIR' || code === 'ELOOP') {
+        throw new FaasError('sandbox/create-failed', { message: `The image has something else where the platform mounts its directory ${AGENT_DIR}.`, cause: error })
+      }
       if (code !== 'ENOENT' && code !== 'ECONNREFUSED') throw error
       if (clock.monotonicMs() > until) {
         throw new FaasError('sandbox/create-timeout', { message: 'The guest agent did not start in time.', cause: error })

@@ -8,11 +8,11 @@
 import path from 'node:path'
 import { HostKit } from '@faas-platform/host'
 import {
-  asId, Cleanup, FaasError, Stopwatch,
+  asId, Cleanup, egressAllowCidrs, FaasError, Stopwatch,
   type Clock, type Ids, type IsolationClass, type LogSink, type ProbeReport, type ReclaimReport, type ResolvedImage, type RuntimeDriver, type RuntimeFeatures,
   type Sandbox, type SandboxId, type SandboxSpec, type ImageDigest,
 } from '@faas-platform/core'
-import { decideDelivery, type DeliveryProof } from './agent-delivery.js'
+import { decideDelivery, removeAgentVolumes, type DeliveryProof } from './agent-delivery.js'
 import { readAgent } from './agent-dir.js'
 import { startContainerWithAgent, type StartedContainer } from './container-agent.js'
 import { containerBody, containerName, LABEL_DATA_DIR, LABEL_SANDBOX } from './container-config.js'
@@ -22,6 +22,7 @@ import type { DriverContext } from './driver-context.js'
 import { inspectContainer, listContainers, removeContainer } from './engine-calls.js'
 import { EngineClient } from './engine-client.js'
 import { EngineError, isEngineStatus, toDriverError } from './engine-error.js'
+import { EgressNetwork } from './egress-network.js'
 import { readEngineInfo, type EngineInfo } from './engine-info.js'
 import { optionalNumber, text, textMap } from './engine-shape.js'
 import { negotiate, type EngineVersion } from './engine-version.js'
@@ -45,8 +46,12 @@ export interface DockerDriverOptions {
   readonly agentPath: string
   /** The host helper; absent: the writable layer is measured by the engine, which is slower. */
   readonly hostkit?: HostKit
+  /** The `nft` program; with it, and root, and an engine on this host, sandboxes can have network policy `egress`. */
+  readonly nftPath?: string
   /** An OCI runtime that the engine knows (`runsc`, `crun`); absent: its default. */
   readonly runtime?: string
+  /** How the agent gets in and is spoken to; absent: the best way that works, found by trying. */
+  readonly agentDelivery?: 'attach' | 'volume'
   readonly credentials?: (registry: string) => Promise<RegistryCredentials | undefined>
   readonly clock: Clock
   readonly ids: Ids
@@ -70,6 +75,9 @@ export class DockerDriver implements RuntimeDriver {
   readonly #context: DriverContext
   readonly #live = new Map<SandboxId, DockerSandbox>()
   readonly #retained = new Set<SandboxId>()
+  readonly #egress: EgressNetwork | undefined
+  #creating = 0
+  #closing = false
   #engine: Promise<EngineVersion> | undefined
   #environment: Promise<Environment> | undefined
 
@@ -77,14 +85,15 @@ export class DockerDriver implements RuntimeDriver {
     this.#options = options
     this.features = {
       isolation: isolationOf(options.runtime),
-      pause: true, checkpoint: false, retain: true, network: ['none'], tty: true, resizeLimits: true,
+      pause: true, checkpoint: false, retain: true, network: options.nftPath === undefined ? ['none'] : ['none', 'egress'], tty: true, resizeLimits: true,
     }
     const client = new EngineClient({ socketPath: options.socketPath })
     this.#client = client
     this.#context = {
-      client, clock: options.clock, ids: options.ids, log: options.log, dataDirId: options.dataDirId, runtime: options.runtime,
+      client, clock: options.clock, ids: options.ids, log: options.log, dataDirId: options.dataDirId, runtime: options.runtime, agentDelivery: options.agentDelivery,
       agentParentDir: path.join(options.dataDir, 'docker', 'agent'), apiVersion: () => client.version,
     }
+    if (options.nftPath !== undefined) this.#egress = new EgressNetwork({ client, dataDirId: options.dataDirId, nftPath: options.nftPath, log: options.log })
     this.images = new DockerImages({
       client,
       engine: (signal) => this.#negotiated(signal),
@@ -128,18 +137,25 @@ export class DockerDriver implements RuntimeDriver {
     const { clock, log } = this.#options
     const watch = new Stopwatch(clock)
     const cleanup = new Cleanup()
+    this.#creating++
     try {
       const { proof } = await this.#known(signal)
-      if (spec.network.mode !== 'none') {
-        throw new FaasError('network/unavailable', { message: 'The docker runtime offers no network to sandboxes yet.', hint: 'Use network mode "none", or the runtime runc.' })
-      }
+      const egress = spec.network.mode === 'egress' ? await this.#egressFor(proof) : undefined
+      const allowCidrs = egress === undefined ? [] : egressAllowCidrs(spec.network.allowCidrs)
       watch.lap('prepare')
       const { delivery, bareNetwork } = proof
       const { dataDirId } = this.#options
-      const body = containerBody(spec, { dataDirId, apiVersion: this.#client.version, runtime: this.#options.runtime, delivery, network: null, bareNetwork })
+      const body = containerBody(spec, { dataDirId, apiVersion: this.#client.version, runtime: this.#options.runtime, delivery, network: egress?.name ?? null, bareNetwork })
       const started = await startContainerWithAgent({ client: this.#client, name: containerName(dataDirId, spec.id), body, delivery, clock, watch, cleanup, signal })
+      let release: () => Promise<void> = () => Promise.resolve()
+      if (egress !== undefined) {
+        const address = await egress.admit(started.inspect, allowCidrs)
+        release = () => egress.release(address)
+        cleanup.add(release)
+        watch.lap('network')
+      }
       signal.throwIfAborted()
-      const sandbox = this.#sandbox(spec, started, watch)
+      const sandbox = this.#sandbox(spec, started, watch, release)
       cleanup.release()
       this.#live.set(spec.id, sandbox)
       return sandbox
@@ -149,6 +165,8 @@ export class DockerDriver implements RuntimeDriver {
       })
       signal.throwIfAborted()
       throw createError(error)
+    } finally {
+      this.#creating--
     }
   }
 
@@ -166,15 +184,16 @@ export class DockerDriver implements RuntimeDriver {
       }
     }
     await Promise.all(Array.from({ length: REMOVALS_AT_ONCE }, work))
+    if (this.#live.size === 0 && this.#creating === 0) await this.#removeShared()
     return { sandboxes: found.length, mounts: 0, cgroups: 0, networkNamespaces: 0, processes: found.filter(({ running }) => running).length, directories: 0 }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#closing = true
     const results = await Promise.allSettled([...this.#live.values()].map((sandbox) => sandbox[Symbol.asyncDispose]()))
-    const environment = await this.#environment?.catch(() => undefined)
-    if (environment !== undefined) {
-      await removeScratchImage(this.#client, environment.scratch).catch((error: unknown) => {
-        this.#options.log.debug({ error }, 'the empty image stays in the engine')
+    if (this.#engine !== undefined) {
+      await this.#removeShared().catch((error: unknown) => {
+        this.#options.log.warn({ error }, 'network or volume of this data directory could not be removed; the next start-up will reclaim it')
       })
     }
     this.#client.close()
@@ -182,12 +201,13 @@ export class DockerDriver implements RuntimeDriver {
     if (failed !== undefined) throw failed.reason
   }
 
-  #sandbox(spec: SandboxSpec, started: StartedContainer, watch: Stopwatch): DockerSandbox {
+  #sandbox(spec: SandboxSpec, started: StartedContainer, watch: Stopwatch, release: () => Promise<void>): DockerSandbox {
     const { clock, log } = this.#options
     return new DockerSandbox({
       spec, containerId: started.id, client: this.#client, agent: started.agent, attach: started.attach, host: started.host, clock, log,
       measure: (enough) => this.#measure(started, enough),
       timeBudget: watch.budget(),
+      onEnding: release,
       onGone: () => {
         this.#live.delete(spec.id)
         this.#retained.delete(spec.id)
@@ -197,6 +217,27 @@ export class DockerDriver implements RuntimeDriver {
         this.#retained.add(spec.id)
       },
     })
+  }
+
+  /** What the sandboxes of this data directory have in common, except what this process goes on using. */
+  async #removeShared(): Promise<void> {
+    const environment = this.#environment === undefined ? undefined : await this.#environment.catch(() => undefined)
+    const source = environment?.proof.delivery.source
+    try {
+      await this.#egress?.remove()
+      await removeAgentVolumes(this.#context, this.#closing || source?.kind !== 'volume' ? undefined : source.name)
+      if (this.#closing && environment !== undefined) await removeScratchImage(this.#client, environment.scratch)
+    } catch (error) {
+      throw toDriverError(error, 'runtime/unavailable', 'The Docker Engine could not take away what sandboxes shared.')
+    }
+  }
+
+  async #egressFor(proof: DeliveryProof): Promise<EgressNetwork> {
+    if (this.#egress === undefined || !proof.host) {
+      throw new FaasError('network/unavailable', { message: 'The host can not enforce the network policy of this sandbox.', hint: 'Egress needs a Docker Engine on this host, root, and the program nft.' })
+    }
+    await this.#egress.ensure()
+    return this.#egress
   }
 
   /** Bytes that a sandbox has added: counted by the host helper where it can see them, else by the engine. */
@@ -314,5 +355,6 @@ function createError(error: unknown): unknown {
   if (error instanceof FaasError && error.code.startsWith('agent/')) {
     return new FaasError('sandbox/create-failed', { message: 'The guest agent of the new sandbox did not answer.', cause: error })
   }
-  return error
+  if (error instanceof FaasError) return error
+  return new FaasError('sandbox/create-failed', { message: 'The sandbox could not be made.', cause: error })
 }

@@ -40,6 +40,8 @@ export interface DockerSandboxParts {
   readonly timeBudget: TimeBudget
   readonly clock: Clock
   readonly log: LogSink
+  /** Runs before the container, and with it its address, is given up. */
+  readonly onEnding: () => Promise<void>
   /** Called when nothing of it is left. */
   readonly onGone: () => void
   /** Called when it became a retained state. */
@@ -167,6 +169,7 @@ export class DockerSandbox implements Sandbox {
     this.#ending = { reason: 'destroyed', message: 'The sandbox was ended and its files were kept.' }
     this.#guard.stop()
     try {
+      await this.#parts.onEnding()
       await killContainer(client, containerId)
       await waitUntilStopped(client, containerId, STOP_DEADLINE_MS)
     } catch (error) {
@@ -194,7 +197,7 @@ export class DockerSandbox implements Sandbox {
   async #dispose(): Promise<void> {
     this.#ending ??= { reason: 'destroyed', message: 'The sandbox was destroyed.' }
     this.#guard.stop()
-    const removing = this.#remove()
+    const removing = this.#parts.onEnding().then(() => this.#remove())
     await this.#hangUp()
     this.#finish(this.#ending)
     await removing

@@ -13,6 +13,8 @@ export interface DriverContext {
   readonly agentParentDir: string
   /** The engine's OCI runtime; absent: its default. */
   readonly runtime: string | undefined
+  /** Leaves out the better ways; absent: all are tried. */
+  readonly agentDelivery: 'attach' | 'volume' | undefined
   /** As agreed with the engine. */
   readonly apiVersion: () => string
 }

@@ -7,12 +7,13 @@ import { DockerDriver } from '../docker-driver.js'
 import { realEngineSocket } from './real-engine.js'
 
 const BIN = fileURLToPath(new URL('../../../../agent/target/release', import.meta.url))
+const NFT = fileURLToPath(new URL('../../../../.tools/bin/nft', import.meta.url))
 
 /** The driver, which takes its host helper with it when it is disposed of. */
 class ContractDriver extends DockerDriver {
   constructor(private readonly ownHostkit: HostKit, socketPath: string, dataDir: string) {
     super({
-      socketPath, dataDir, dataDirId: dataDirId(dataDir), agentPath: path.join(BIN, 'faas-agent'), hostkit: ownHostkit,
+      socketPath, dataDir, dataDirId: dataDirId(dataDir), agentPath: path.join(BIN, 'faas-agent'), hostkit: ownHostkit, nftPath: NFT,
       clock: systemClock, ids: systemIds, log: silentLog,
     })
   }
