@@ -5,7 +5,7 @@
  * hides them, so neither a mount nor the agent is ever found through something that the image chose.
  */
 import { createHash } from 'node:crypto'
-import { access, chmod, copyFile, mkdir, readFile, rename, rm } from 'node:fs/promises'
+import { access, chmod, copyFile, mkdir, mkdtemp, readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { HostKit } from '@faas-platform/host'
 import { AGENT_DIR } from './config-json.js'
@@ -17,9 +17,9 @@ export async function ensureAgentLayer(dir: string, agentPath: string, hostkit: 
   const digest = createHash('sha256').update(await readFile(agentPath)).digest('hex').slice(0, 16)
   const layer = join(dir, `agent-${digest}`)
   if (await exists(join(layer, AGENT_DIR, 'agent'))) return layer
-  const draft = `${layer}.${process.pid}.tmp`
-  await rm(draft, { recursive: true, force: true })
-  await mkdir(join(draft, AGENT_DIR), { recursive: true })
+  // Several drivers and processes share the directory: each works on a draft of its own.
+  const draft = await mkdtemp(`${layer}.tmp-`)
+  await mkdir(join(draft, AGENT_DIR))
   for (const name of MOUNT_POINTS) await mkdir(join(draft, name))
   await mkdir(join(draft, 'tmp'))
   await chmod(join(draft, 'tmp'), 0o1777)
@@ -32,7 +32,7 @@ export async function ensureAgentLayer(dir: string, agentPath: string, hostkit: 
   try {
     await rename(draft, layer)
   } catch (error) {
-    // Another process made the same layer meanwhile; its content is the same.
+    // Somebody else made the same layer meanwhile; its content is the same.
     if (!(await exists(join(layer, AGENT_DIR, 'agent')))) throw error
     await rm(draft, { recursive: true, force: true })
   }
