@@ -115,9 +115,9 @@ export class Database {
       const durable = group.some((write) => write.durable)
       if (durable) this.#db.exec('PRAGMA synchronous=FULL') // I1
       try {
-        this.#db.exec('BEGIN IMMEDIATE')
+        this.change('BEGIN IMMEDIATE')
         for (const write of group) this.#applyOne(write, settle)
-        this.#db.exec('COMMIT')
+        this.change('COMMIT')
       } finally {
         if (durable) this.#db.exec('PRAGMA synchronous=NORMAL')
       }
@@ -138,15 +138,15 @@ export class Database {
 
   #applyOne(write: Write, settle: (() => void)[]): void {
     try {
-      this.#db.exec('SAVEPOINT one')
+      this.change('SAVEPOINT one')
       const value = write.apply(this)
-      this.#db.exec('RELEASE one')
+      this.change('RELEASE one')
       settle.push(() => write.resolve(value))
     } catch (error) {
       const translated = translate(error)
       if (translated.code !== 'internal/bug') throw error // The disk or the file: the whole transaction is in doubt.
-      this.#db.exec('ROLLBACK TO one')
-      this.#db.exec('RELEASE one')
+      this.change('ROLLBACK TO one')
+      this.change('RELEASE one')
       settle.push(() => write.reject(translated)) // I2
     }
   }

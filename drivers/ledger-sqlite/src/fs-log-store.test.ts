@@ -25,8 +25,11 @@ async function readAll(id: ExecutionId, fromSeq = 0): Promise<LogEntry[]> {
   const reader = await store.open(id, fromSeq)
   const all: LogEntry[] = []
   if (reader === null) return all
-  for (let part = await reader.read(); part.length > 0; part = await reader.read()) all.push(...part)
-  await reader.close()
+  try {
+    for (let part = await reader.read(); part.length > 0; part = await reader.read()) all.push(...part)
+  } finally {
+    await reader.close()
+  }
   return all
 }
 

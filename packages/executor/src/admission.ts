@@ -51,7 +51,12 @@ export class Admission {
   #serviceMs = 50
   #closed = false
 
-  constructor(private readonly limits: AdmissionLimits, private readonly clock: Clock) {}
+  readonly #limits: AdmissionLimits
+
+  constructor(limits: AdmissionLimits, private readonly clock: Clock) {
+    // Who may have fewer outstanding than running may run no more than that.
+    this.#limits = { ...limits, principalConcurrencyMax: Math.min(limits.principalConcurrencyMax, limits.principalOutstandingMax) }
+  }
 
   get running(): number {
     return this.#running
@@ -73,7 +78,7 @@ export class Admission {
   enter(principal: PrincipalId, options: EnterOptions): Ticket | Promise<Ticket> {
     if (this.#closed) throw draining()
     const line = this.#lineOf(principal)
-    if (this.#running < this.limits.concurrencyMax && line.running < this.limits.principalConcurrencyMax && line.waiting.size === 0) {
+    if (this.#running < this.#limits.concurrencyMax && line.running < this.#limits.principalConcurrencyMax && line.waiting.size === 0) {
       return this.#issue(line)
     }
     if (!options.background) this.#checkBounds(line)
@@ -82,25 +87,25 @@ export class Admission {
 
   /** How long until a place in the queue is likely, ms. */
   retryAfterMs(): number {
-    const rounds = (this.#queued + 1) / this.limits.concurrencyMax
+    const rounds = (this.#queued + 1) / this.#limits.concurrencyMax
     return Math.min(60_000, Math.max(100, Math.ceil(rounds * this.#serviceMs)))
   }
 
   #checkBounds(line: PrincipalLine): void {
-    if (line.running + line.waiting.size >= this.limits.principalOutstandingMax) {
+    if (line.running + line.waiting.size >= this.#limits.principalOutstandingMax) {
       this.#forget(line)
       throw new FaasError('admission/principal-limit', {
-        message: `This caller has ${this.limits.principalOutstandingMax} executions running or queued, which is its limit.`,
+        message: `This caller has ${this.#limits.principalOutstandingMax} executions running or queued, which is its limit.`,
         hint: 'Wait for some to end, or submit asynchronously.',
-        details: { retryAfterMs: this.retryAfterMs(), limit: this.limits.principalOutstandingMax },
+        details: { retryAfterMs: this.retryAfterMs(), limit: this.#limits.principalOutstandingMax },
       })
     }
-    if (this.#queued >= this.limits.queueMax) { // I2
+    if (this.#queued >= this.#limits.queueMax) { // I2
       this.#forget(line)
       throw new FaasError('admission/queue-full', {
         message: `The queue is full: ${this.#running} executions run and ${this.#queued} wait.`,
         hint: 'Retry after the given time, or submit asynchronously.',
-        details: { retryAfterMs: this.retryAfterMs(), queueMax: this.limits.queueMax },
+        details: { retryAfterMs: this.retryAfterMs(), queueMax: this.#limits.queueMax },
       })
     }
   }
@@ -160,13 +165,13 @@ export class Admission {
   }
 
   #offerTurn(line: PrincipalLine): void {
-    if (line.inTurn || line.waiting.size === 0 || line.running >= this.limits.principalConcurrencyMax) return
+    if (line.inTurn || line.waiting.size === 0 || line.running >= this.#limits.principalConcurrencyMax) return
     line.inTurn = true
     this.#turns.add(line)
   }
 
   #dispatch(): void {
-    while (this.#running < this.limits.concurrencyMax) { // I1
+    while (this.#running < this.#limits.concurrencyMax) { // I1
       const line = first(this.#turns)
       if (line === undefined) return
       // I3: to the back of the turns, unless it is done or at its limit.

@@ -146,7 +146,7 @@ export class Background {
         ticket: Promise.resolve().then(() => admission.enter(live.principal, { signal: live.scope.signal, background: true })),
         beforeStart: () => this.#beforeStart(live),
       })
-      if (live.scope.cause === 'shutdown' && live.request.rerunnable) await this.#handBack(live)
+      if (this.#mayGoBack(live)) await this.#handBack(live)
       else await this.#finish(live, result)
     } catch (error) {
       // The ledger could not take the end: the execution stays unfinished there and runs again, or is reported, at the next start.
@@ -159,6 +159,12 @@ export class Background {
       this.#pump()
       if (this.#running.size === 0) for (const resolve of this.#idle.splice(0)) resolve()
     }
+  }
+
+  /** Ended by a shutdown, and either allowed to run again or never begun. */
+  #mayGoBack(live: LiveExecution): boolean {
+    const byShutdown = live.scope.cause === 'shutdown' || live.failure?.code === 'admission/draining'
+    return byShutdown && (live.request.rerunnable || live.startedAtMs === null)
   }
 
   /** I4: a command that must not run twice is only started after the disk knows that it was. */
@@ -175,7 +181,7 @@ export class Background {
   }
 
   async #handBack(live: LiveExecution): Promise<void> {
-    live.become('queued')
+    if (live.state !== 'queued') live.become('queued')
     await this.#store(live, live.record(), { durable: true })
     this.handedBack++
     this.parts.onEnded(live)

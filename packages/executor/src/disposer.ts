@@ -26,6 +26,7 @@ export class Disposer {
   readonly #queue: Job[] = []
   #active = 0
   #waitingRetry = 0
+  #scheduled = false
   #idle: (() => void)[] = []
 
   constructor(private readonly config: TeardownConfig, private readonly clock: Clock, private readonly log: LogSink) {}
@@ -43,13 +44,23 @@ export class Disposer {
   push(what: string, dispose: () => PromiseLike<unknown>): Promise<void> {
     return new Promise((done) => {
       this.#queue.push({ what, dispose, done, attempt: 1 })
-      this.#pump()
+      this.#pumpSoon()
     })
   }
 
   idle(): Promise<void> {
     if (this.backlog === 0) return Promise.resolve()
     return new Promise((resolve) => this.#idle.push(resolve))
+  }
+
+  /** The first steps of a disposal are work, too: the reply that is about to be written goes first. */
+  #pumpSoon(): void {
+    if (this.#scheduled) return
+    this.#scheduled = true
+    setImmediate(() => {
+      this.#scheduled = false
+      this.#pump()
+    })
   }
 
   #pump(): void {

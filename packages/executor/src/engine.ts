@@ -18,6 +18,7 @@ import type { ModeTable, SandboxLease } from './modes.js'
 import { verdictOf, verdictOfFailure, type Verdict } from './outcome.js'
 import type { Progress } from './placement.js'
 import { runCommand, type CommandEnd } from './run-command.js'
+import { OVER } from './over.js'
 
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 const NOTHING: CapturedStream = { bytes: new Uint8Array(), totalBytes: 0, truncated: false }
@@ -120,7 +121,7 @@ export class Engine {
     try {
       return await Promise.race([stats, late])
     } finally {
-      over.abort()
+      over.abort(OVER)
     }
   }
 

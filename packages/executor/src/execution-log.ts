@@ -36,6 +36,7 @@ export class ExecutionLog {
 
   /** Appends; a returned promise asks the caller to wait for it before the next call. Rejects when the disk fails. */
   append(entry: NewEntry, atMs: number): Promise<void> | undefined {
+    if (this.#closed) return undefined // A state after the end of the log, when work is handed back.
     const seq = this.#nextSeq++ // I1
     this.#memory.push({ ...entry, seq, atMs })
     if ('bytes' in entry) this.#memoryBytes += entry.bytes.length
@@ -55,6 +56,7 @@ export class ExecutionLog {
     if (this.#failure !== null) {
       this.#closed = true
       this.#wake()
+      await this.#writer?.close()
       throw this.#failure
     }
     if (options.keepOnDisk || this.onDisk) await (this.#writing ?? this.#spill())

@@ -6,7 +6,7 @@
  */
 import {
   asId, EXECUTION_STATES, FaasError, GIB, isFinal, Stopwatch, type ExecuteRequest, type ExecutionEvent, type ExecutionId,
-  type ExecutionKind, type ExecutionResult, type IdempotencyEntry, type PrincipalId, type ReclaimReport,
+  type ExecutionKind, type ExecutionResult, type IdempotencyEntry, type ImageDigest, type PrincipalId, type ReclaimReport,
   type RuntimeName, type Sandbox, type UsageTotal,
 } from '@faas-platform/core'
 import { Admission, draining } from './admission.js'
@@ -31,6 +31,7 @@ import type {
   CreateInstanceRequest, DrainReport, ExecutionView, ExecutorOptions, InstanceView, ListPage, ListQuery, PoolReport, PrewarmReport, PrewarmSpec,
   RetainedExecution, RunContext, RuntimeStatus, StartReport, SubmitContext,
 } from './types.js'
+import { OVER } from './over.js'
 
 const NEVER = new AbortController().signal
 
@@ -170,6 +171,12 @@ export class Executor implements AsyncDisposable {
     this.#images.invalidate()
   }
 
+  /** Lets go of an image before it is removed: idle sandboxes of it end. Resolves when they are gone. */
+  async releaseImage(digest: ImageDigest): Promise<void> {
+    this.#images.invalidate()
+    await this.#pool.release(digest)
+  }
+
   /** Keeps at least `count` sandboxes ready from now on; 0 lets them go. */
   async prewarm(spec: PrewarmSpec, count: number, { signal }: { readonly signal: AbortSignal }): Promise<PrewarmReport> {
     this.#checkOpen()
@@ -252,7 +259,7 @@ export class Executor implements AsyncDisposable {
     const allEnded = Promise.all([this.#background.idle(), ...[...this.#syncRuns].map((live) => live.ended)]).then(() => true)
     const timer = new AbortController()
     const inTime = await Promise.race([allEnded, this.options.clock.delay(deadlineMs, timer.signal).then(() => false, () => true)])
-    timer.abort()
+    timer.abort(OVER)
     let cancelled = 0
     if (!inTime) {
       for (const live of this.#history.live.values()) {

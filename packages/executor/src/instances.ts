@@ -111,10 +111,11 @@ export class Instances {
       statsBefore,
       instanceId: record.id,
       env: record.env,
-      release: () => {
+      release: ({ sandboxSpent }) => {
         live.active--
         this.#touch(live)
-        return Promise.resolve()
+        // A command that could not be ended, or an agent that does not answer: nothing more can run in there.
+        return sandboxSpent ? this.#fail(live, sandbox, 'A command in it could not be ended, or its agent did not answer.') : Promise.resolve()
       },
     }
   }
@@ -205,11 +206,16 @@ export class Instances {
   #watch(live: Live, sandbox: Sandbox): void {
     void sandbox.exited.then((exit) => {
       if (live.record.state !== 'running' || live.sandbox !== sandbox) return // Stopped by us.
-      this.options.log.warn({ instance: live.record.id, reason: exit.reason }, 'an instance ended by itself')
-      this.#become(live, 'failed', exit.message) // I2
-      live.sandbox = null
-      void this.options.disposer.push(`failed instance ${live.record.id}`, () => sandbox[Symbol.asyncDispose]())
+      void this.#fail(live, sandbox, exit.message)
     })
+  }
+
+  #fail(live: Live, sandbox: Sandbox, message: string): Promise<void> {
+    if (live.record.state !== 'running' || live.sandbox !== sandbox) return Promise.resolve()
+    this.options.log.warn({ instance: live.record.id, message }, 'an instance failed')
+    this.#become(live, 'failed', message) // I2
+    live.sandbox = null
+    return this.options.disposer.push(`failed instance ${live.record.id}`, () => sandbox[Symbol.asyncDispose]())
   }
 
   #index(live: Live): void {

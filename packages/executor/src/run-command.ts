@@ -9,6 +9,7 @@ import {
 } from '@faas-platform/core'
 import { StreamCapture } from './capture.js'
 import type { StopCause, StopScope } from './stop-scope.js'
+import { OVER } from './over.js'
 
 export interface CommandOptions {
   readonly sandbox: Sandbox
@@ -47,7 +48,7 @@ export async function runCommand(options: CommandOptions): Promise<CommandEnd> {
   const hardKill = new AbortController()
   const over = new AbortController()
   const finish = (exit: ExecExit | null, error: FaasError | null, sandboxSpent: boolean): CommandEnd => {
-    over.abort()
+    over.abort(OVER)
     return { exit, error, cause: scope.cause, stdout: stdout.finish(), stderr: stderr.finish(), sandboxSpent }
   }
   let totalBytes = 0
@@ -75,7 +76,7 @@ export async function runCommand(options: CommandOptions): Promise<CommandEnd> {
     handle = await sandbox.exec(spec, io as Parameters<Sandbox['exec']>[1], { signal: hardKill.signal })
   } catch (thrown) {
     const error = toFaasError(thrown)
-    return finish(null, error, error.code !== 'execution/spawn-failed')
+    return finish(null, error, isSpent(error))
   } finally {
     scope.signal.removeEventListener('abort', abortStart)
   }
@@ -88,7 +89,7 @@ export async function runCommand(options: CommandOptions): Promise<CommandEnd> {
   )
   const stopped = whenAborted(scope.signal, over.signal)
   const first = await Promise.race([exited, stopped])
-  if (first !== undefined) return finish(first.exit, first.error, first.exit === null)
+  if (first !== undefined) return finish(first.exit, first.error, isSpent(first.error))
 
   // It has to end: ask, then insist, then give the sandbox up.
   const gentle = scope.cause === 'deadline' || scope.cause === 'cancelled' || scope.cause === 'shutdown'
@@ -96,13 +97,18 @@ export async function runCommand(options: CommandOptions): Promise<CommandEnd> {
   if (gentle && options.killGraceMs > 0) {
     signalGroup(handle.kill('SIGTERM'), options)
     const afterTerm = await Promise.race([exited, pause(options.killGraceMs)])
-    if (afterTerm !== undefined) return finish(afterTerm.exit, afterTerm.error, afterTerm.exit === null)
+    if (afterTerm !== undefined) return finish(afterTerm.exit, afterTerm.error, isSpent(afterTerm.error))
   }
   signalGroup(handle.kill('SIGKILL'), options)
   const afterKill = await Promise.race([exited, pause(options.killWaitMs)])
-  if (afterKill !== undefined) return finish(afterKill.exit, afterKill.error, afterKill.exit === null)
+  if (afterKill !== undefined) return finish(afterKill.exit, afterKill.error, isSpent(afterKill.error))
   hardKill.abort(scope.signal.reason) // I1
   return finish(null, null, true)
+}
+
+/** Does this failure speak of the sandbox or its agent, and not only of the command? */
+function isSpent(error: FaasError | null): boolean {
+  return error !== null && (error.code.startsWith('sandbox/') || error.code.startsWith('agent/'))
 }
 
 /** A signal that can not be delivered is no news: the process is gone, or the sandbox is, and `wait` says so. */

@@ -3,6 +3,7 @@
  * The first cause wins and stays; `signal` aborts with it.
  */
 import { FaasError, type Clock, type ErrorCode } from '@faas-platform/core'
+import { OVER } from './over.js'
 
 export type StopCause = 'deadline' | 'cancelled' | 'output_limit' | 'disk_limit' | 'shutdown'
 
@@ -51,6 +52,6 @@ export class StopScope {
   }
 
   [Symbol.dispose](): void {
-    this.#timer.abort()
+    this.#timer.abort(OVER)
   }
 }

@@ -50,6 +50,14 @@ export class PoolLine {
     this.lastArrivalMs = nowMs
   }
 
+  /** Starts anew, as if nobody had asked. */
+  forget(): void {
+    this.#recent = 0
+    this.#firstArrivalMs = null
+    this.hits = 0
+    this.misses = 0
+  }
+
   /** The decaying count over the time it stands for: short at first, so that a new line learns at once. */
   arrivalsPerSecond(nowMs: number): number {
     if (this.#firstArrivalMs === null) return 0

@@ -15,7 +15,7 @@ type Step =
   | { readonly do: 'prewarm'; readonly kind: number; readonly count: number }
   | { readonly do: 'fail'; readonly times: number }
   | { readonly do: 'lose'; readonly which: number }
-  | { readonly do: 'evictAll' }
+  | { readonly do: 'release' }
 
 const kind = fc.integer({ min: 0, max: 2 })
 const step: fc.Arbitrary<Step> = fc.oneof(
@@ -24,7 +24,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 1, arbitrary: fc.record({ do: fc.constant('prewarm' as const), kind, count: fc.integer({ min: 0, max: 5 }) }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('fail' as const), times: fc.integer({ min: 1, max: 3 }) }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('lose' as const), which: fc.nat() }) },
-  { weight: 1, arbitrary: fc.constant({ do: 'evictAll' as const }) },
+  { weight: 1, arbitrary: fc.constant({ do: 'release' as const }) },
 )
 
 /** Half as much again as the guess, so that the estimate has to learn. */
@@ -73,7 +73,7 @@ test('whatever happens: no sandbox is handed out twice, the budget holds, and ev
         } else if (at.do === 'advance') await clock.advance(at.ms)
         else if (at.do === 'prewarm') pending.push(pool.prewarm(spec, at.count, new AbortController().signal).then(() => undefined, () => undefined))
         else if (at.do === 'fail') driver.faults.failCreates += at.times
-        else if (at.do === 'evictAll') pool.evictAll()
+        else if (at.do === 'release') void pool.release(image.digest)
         else {
           const ids = (await driver.list()).filter((id) => !handedOut.has(id))
           const id = ids[at.which % Math.max(1, ids.length)]

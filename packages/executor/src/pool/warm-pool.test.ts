@@ -142,8 +142,9 @@ describe('the size', () => {
     expect(pool.reports()[0]?.target).toBe(6)
     expect(pool.reports()[0]?.arrivalsPerSecond).toBeGreaterThan(15)
     await clock.advance(5_000) // More were asked for than three creators could make; they catch up.
-    expect(pool.reports()[0]?.ready).toBe(pool.reports()[0]?.target)
-    expect(pool.reports()[0]?.ready).toBeGreaterThan(2)
+    // By then the rate has fallen; what is ready was wanted when it was made.
+    expect(pool.reports()[0]?.ready).toBeGreaterThanOrEqual(pool.reports()[0]?.target ?? Infinity)
+    expect(pool.reports()[0]?.ready).toBeLessThanOrEqual(6)
     await closeAll(pool, await Promise.all(taken))
   })
 

@@ -8,7 +8,7 @@
  * I5. A creation that fails ends one wait, or delays the refill of its line by a growing pause; it never spins.
  * I6. `close` resolves when every sandbox the pool made was taken or given to the disposer.
  */
-import { asId, FaasError, toFaasError, type Clock, type Ids, type LogSink, type Sandbox } from '@faas-platform/core'
+import { asId, FaasError, toFaasError, type Clock, type Ids, type ImageDigest, type LogSink, type Sandbox } from '@faas-platform/core'
 import { draining } from '../admission.js'
 import type { PoolConfig } from '../config.js'
 import type { Disposer } from '../disposer.js'
@@ -16,6 +16,7 @@ import type { Metrics } from '../metrics.js'
 import type { PoolReport } from '../types.js'
 import { PoolLine, type Waiter } from './line.js'
 import { poolKey, Slot, type PoolSpec, type TakenSandbox } from './slot.js'
+import { OVER } from '../over.js'
 
 export interface WarmPoolOptions {
   readonly config: PoolConfig
@@ -70,6 +71,7 @@ export class WarmPool {
       const onAbort = (): void => {
         line.waiters.delete(waiter)
         reject(signal.reason as Error)
+        this.#shrinkToBudget() // What is being made for it will be idle.
       }
       const waiter: Waiter = {
         order: this.#arrivals++,
@@ -96,6 +98,9 @@ export class WarmPool {
     const { config } = this.options
     if (!config.enabled) throw new FaasError('runtime/unsupported', { message: 'The warm pool is switched off on this gateway.' })
     const line = this.#lineOf(spec)
+    if (line.floor === 0 && count > 0 && [...this.#lines.values()].filter((other) => other.floor > 0).length >= config.keysMax) {
+      return { ready: line.ready.length, limitedBy: `At most ${config.keysMax} kinds of sandboxes are kept ready.` }
+    }
     line.floor = Math.min(count, config.readyMaxPerKey)
     if (line.floor > 0) line.retryAtMs = 0 // Somebody asks: the pause after an earlier failure ends.
     const failuresBefore = line.failuresInRow
@@ -139,12 +144,16 @@ export class WarmPool {
     return bytes
   }
 
-  /** Drops idle sandboxes of images that changed; running ones are not touched. */
-  evictAll(): void {
+  /** Lets go of an image: its idle sandboxes end, and none are kept ready any more. Resolves when they are gone. */
+  async release(digest: ImageDigest): Promise<void> {
+    const gone: Promise<void>[] = []
     for (const line of this.#lines.values()) {
-      while (line.ready.length > 0) this.#evict(line, 0, 'evicted')
+      if (line.spec.image.digest !== digest) continue
+      line.floor = 0
+      line.forget()
+      while (line.ready.length > 0) gone.push(this.#evict(line, 0, 'evicted'))
     }
-    this.#schedule()
+    await Promise.all(gone)
   }
 
   async close(): Promise<void> {
@@ -153,7 +162,7 @@ export class WarmPool {
       for (const line of this.#lines.values()) {
         for (const waiter of [...line.waiters]) waiter.reject(draining())
         line.waiters.clear()
-        while (line.ready.length > 0) this.#evict(line, 0, 'evicted')
+        while (line.ready.length > 0) void this.#evict(line, 0, 'evicted')
       }
       this.#notify()
     }
@@ -252,7 +261,7 @@ export class WarmPool {
     const spare = victims.reduce((sum, line) => sum + (line.ready.length - line.floor) * line.idleMemoryBytes, 0)
     if (this.idleBytes - spare + forLine.idleMemoryBytes > this.options.config.memoryBytesMax) return false
     for (const line of victims) {
-      while (line.ready.length > line.floor && !this.#hasRoom(forLine)) this.#evict(line, 0, 'evicted')
+      while (line.ready.length > line.floor && !this.#hasRoom(forLine)) void this.#evict(line, 0, 'evicted')
     }
     return this.#hasRoom(forLine)
   }
@@ -294,7 +303,7 @@ export class WarmPool {
         { signal: AbortSignal.any([timeout.signal, this.#closing.signal]) },
       )
     } finally {
-      timeout.abort()
+      timeout.abort(OVER)
     }
   }
 
@@ -319,7 +328,7 @@ export class WarmPool {
     slot.readySinceMs = now
     line.ready.push(slot)
     if (!wanted || this.idleBytes > this.options.config.memoryBytesMax) {
-      this.#evict(line, line.ready.length - 1, 'evicted')
+      void this.#evict(line, line.ready.length - 1, 'evicted')
       return
     }
     this.#watch(line, slot, sandbox)
@@ -331,7 +340,7 @@ export class WarmPool {
       const index = line.ready.indexOf(slot)
       if (index === -1) return
       this.options.log.warn({ runtime: line.spec.driver.name, sandbox: sandbox.id, reason: exit.reason, message: exit.message }, 'an idle sandbox ended by itself')
-      this.#evict(line, index, 'died')
+      void this.#evict(line, index, 'died')
       line.failed(new FaasError('sandbox/lost', { message: `An idle sandbox ended by itself: ${exit.message}` }), this.options.clock.monotonicMs())
       this.#schedule()
       this.#notify()
@@ -353,7 +362,7 @@ export class WarmPool {
     while (this.idleBytes > this.options.config.memoryBytesMax) {
       const victim = [...this.#lines.values()].filter((line) => line.ready.length > 0).sort((a, b) => a.lastArrivalMs - b.lastArrivalMs)[0]
       if (victim === undefined) return // All of it is in creation; `#place` settles it.
-      this.#evict(victim, 0, 'evicted')
+      void this.#evict(victim, 0, 'evicted')
     }
   }
 
@@ -369,13 +378,13 @@ export class WarmPool {
     waiter.reject(error)
   }
 
-  #evict(line: PoolLine, index: number, why: 'evicted' | 'died'): void {
+  #evict(line: PoolLine, index: number, why: 'evicted' | 'died'): Promise<void> {
     const [slot] = line.ready.splice(index, 1)
-    if (slot === undefined) return
+    if (slot === undefined) return Promise.resolve()
     const sandbox = sandboxOf(slot)
     slot.become('evicting') // I1
     this.options.metrics.pool[why === 'died' ? 'deaths' : 'evictions']++
-    void this.options.disposer.push(`pooled sandbox ${sandbox.id}`, () => sandbox[Symbol.asyncDispose]()).then(() => slot.become('gone'))
+    return this.options.disposer.push(`pooled sandbox ${sandbox.id}`, () => sandbox[Symbol.asyncDispose]()).then(() => slot.become('gone'))
   }
 
   /** Lets go what was idle for too long and retries what failed; runs only while there are lines. */
@@ -396,7 +405,7 @@ export class WarmPool {
       const now = clock.monotonicMs()
       for (const line of this.#lines.values()) {
         // The oldest are in front. A surplus that nobody needed for so long goes; without demand the target is the floor.
-        while (line.ready.length > this.#target(line, now) && now - (line.ready[0]?.readySinceMs ?? now) >= config.idleMsMax) this.#evict(line, 0, 'evicted')
+        while (line.ready.length > this.#target(line, now) && now - (line.ready[0]?.readySinceMs ?? now) >= config.idleMsMax) void this.#evict(line, 0, 'evicted')
         const unused = line.ready.length === 0 && line.creating === 0 && line.waiters.size === 0 && line.floor === 0
         if (unused && now - line.lastArrivalMs >= config.idleMsMax) this.#lines.delete(line.key)
       }
@@ -411,7 +420,7 @@ export class WarmPool {
         .filter((line) => line.creating === 0 && line.waiters.size === 0 && line.floor === 0)
         .sort((a, b) => a.lastArrivalMs - b.lastArrivalMs)[0]
       if (oldest === undefined) return // Every line is in use: those who wait bound their number.
-      while (oldest.ready.length > 0) this.#evict(oldest, 0, 'evicted')
+      while (oldest.ready.length > 0) void this.#evict(oldest, 0, 'evicted')
       this.#lines.delete(oldest.key)
     }
   }
