@@ -48,6 +48,8 @@ export function installHooks(app: FastifyInstance, gateway: GatewayContext): voi
       { method: request.method, route, status: reply.statusCode, ms: Math.round(reply.elapsedTime * 100) / 100, principal: request.identity.principal },
       'answered',
     )
+    // A refused upgrade leaves a connection that no HTTP server counts any more: it would outlive the gateway.
+    if (request.headers.upgrade !== undefined) request.raw.socket.destroySoon()
   })
 }
 

@@ -50,7 +50,7 @@ export async function readLog(executor: ServedExecutor, id: ExecutionId, princip
   return {
     reply: {
       request_id: id,
-      status: complete ? (await executor.get(id, principal)).state : record.state,
+      status: ended ? record.state : (await executor.get(id, principal)).state,
       entries: entries.map((event) => wireEvent(event)) as LogReply['entries'],
       next_seq: last === undefined ? options.fromSeq : last.seq + 1,
       complete,

@@ -50,7 +50,8 @@ async function follow(gateway: GatewayContext, request: StreamRequest, reply: Fa
   try {
     const events = gateway.executor.subscribe(id, reach(request.identity), { fromSeq, signal: client.signal })
     if (!isFinal(EXECUTION_STATES, record.state)) stream.start()
-    for await (const event of events) await stream.event(event)
+    // The end is replayed to everybody; who names an event after it has seen it.
+    for await (const event of events) if (event.seq >= fromSeq) await stream.event(event)
     // 204 tells an EventSource not to come back: it has everything.
     if (!stream.started) return await reply.code(204).send()
   } catch (thrown) {

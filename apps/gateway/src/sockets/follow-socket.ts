@@ -13,7 +13,7 @@ export async function followSocket(gateway: GatewayContext, raw: WebSocket, requ
   const socket = new JsonSocket(gateway, raw)
   try {
     const events = gateway.executor.subscribe(asId<ExecutionId>(wanted.id), reach(request.identity), { fromSeq: wanted.fromSeq, signal: socket.signal })
-    for await (const event of events) await socket.send(messageOf(event, wanted.id))
+    for await (const event of events) if (event.seq >= wanted.fromSeq) await socket.send(messageOf(event, wanted.id))
     socket.close(1000, 'ended')
   } catch (thrown) {
     if (socket.signal.aborted) return
