@@ -17,6 +17,7 @@ import { ExecutionLog } from './execution-log.js'
 import { abortable, History } from './history.js'
 import { ImageResolver } from './images.js'
 import { Instances } from './instances.js'
+import { linkSignals, sharedController } from './link-signals.js'
 import { LiveExecution } from './live-execution.js'
 import { Metrics, type MetricsSnapshot } from './metrics.js'
 import { modeTable } from './modes.js'
@@ -33,7 +34,7 @@ import type {
 } from './types.js'
 import { OVER } from './over.js'
 
-const NEVER = new AbortController().signal
+const NEVER = sharedController().signal
 
 /** An execution under an idempotency key, from the moment the key is first seen. */
 interface KeyedRun {
@@ -44,7 +45,7 @@ interface KeyedRun {
 
 export class Executor implements AsyncDisposable {
   readonly #metrics = new Metrics()
-  readonly #closing = new AbortController()
+  readonly #closing = sharedController()
   readonly #keys = new Map<string, KeyedRun>()
   readonly #syncRuns = new Set<LiveExecution>()
   readonly #runtimes: Runtimes
@@ -154,8 +155,7 @@ export class Executor implements AsyncDisposable {
 
   /** Every event from `fromSeq` on, replayed and live, up to the end. Pull at any pace. */
   subscribe(id: ExecutionId, principal: PrincipalId | null, options: { readonly fromSeq?: number; readonly signal?: AbortSignal } = {}): AsyncIterable<ExecutionEvent> {
-    const signal = options.signal === undefined ? this.#closing.signal : AbortSignal.any([options.signal, this.#closing.signal])
-    return this.#history.events(id, principal, options.fromSeq ?? 0, signal)
+    return this.#events(id, principal, options.fromSeq ?? 0, options.signal ?? NEVER)
   }
 
   runtimes(): readonly RuntimeStatus[] {
@@ -281,6 +281,15 @@ export class Executor implements AsyncDisposable {
     return report
   }
 
+  async *#events(id: ExecutionId, principal: PrincipalId | null, fromSeq: number, signal: AbortSignal): AsyncGenerator<ExecutionEvent> {
+    const linked = linkSignals(signal, this.#closing.signal)
+    try {
+      yield* this.#history.events(id, principal, fromSeq, linked.signal)
+    } finally {
+      linked.release()
+    }
+  }
+
   #checkOpen(): void {
     if (this.#draining !== undefined) throw draining()
   }
@@ -360,7 +369,10 @@ export class Executor implements AsyncDisposable {
 
   async #storedResult(id: ExecutionId, signal: AbortSignal): Promise<ExecutionResult> {
     const live = this.#history.live.get(id)
-    if (live !== undefined) return abortable(live.ended, AbortSignal.any([signal, this.#closing.signal]))
+    if (live !== undefined) {
+      const linked = linkSignals(signal, this.#closing.signal)
+      return abortable(live.ended, linked.signal).finally(() => linked.release())
+    }
     const record = await this.#history.get(id, null)
     if (record.result === null) throw new FaasError('execution/interrupted', { message: 'The execution has not ended and does not run here.', details: { id } })
     return record.result

@@ -12,6 +12,7 @@ import { asId, FaasError, toFaasError, type Clock, type Ids, type ImageDigest, t
 import { draining } from '../admission.js'
 import type { PoolConfig } from '../config.js'
 import type { Disposer } from '../disposer.js'
+import { linkSignals, sharedController } from '../link-signals.js'
 import type { Metrics } from '../metrics.js'
 import type { PoolReport } from '../types.js'
 import { PoolLine, type Waiter } from './line.js'
@@ -30,7 +31,7 @@ export interface WarmPoolOptions {
 
 export class WarmPool {
   readonly #lines = new Map<string, PoolLine>()
-  readonly #closing = new AbortController()
+  readonly #closing = sharedController()
   #creating = 0
   #arrivals = 0
   #ticking = false
@@ -292,6 +293,7 @@ export class WarmPool {
 
   async #createSandbox({ driver, image, limits, network }: PoolSpec, id: string): Promise<Sandbox> {
     const timeout = new AbortController()
+    const linked = linkSignals(timeout.signal, this.#closing.signal)
     const { clock, createTimeoutMs } = this.options
     clock.delay(createTimeoutMs, timeout.signal).then(
       () => timeout.abort(new FaasError('sandbox/create-timeout', { message: `The sandbox was not ready within ${createTimeoutMs} ms.` })),
@@ -300,9 +302,10 @@ export class WarmPool {
     try {
       return await driver.create(
         { id: asId(id), image, limits, network, hostname: id.slice(0, 12), labels: {} },
-        { signal: AbortSignal.any([timeout.signal, this.#closing.signal]) },
+        { signal: linked.signal },
       )
     } finally {
+      linked.release()
       timeout.abort(OVER)
     }
   }
