@@ -67,6 +67,7 @@ export function containerBody(spec: SandboxSpec, context: ContainerContext): Rea
     User: '0:0',
     WorkingDir: '/',
     Healthcheck: { Test: ['NONE'] },
+    StopSignal: 'SIGKILL', // a stopping engine would wait ten seconds for each sandbox, for nothing
     Tty: false,
     NetworkDisabled: context.bareNetwork && context.network === null,
     AttachStdin: attach,
