@@ -47,7 +47,7 @@ const packages = ['packages', 'drivers', 'apps', 'sdks'].flatMap((area) =>
 
 function files(dir: string): string[] {
   return readdirSync(dir, { withFileTypes: true }).flatMap((entry) => {
-    if (['node_modules', 'dist', 'target', 'scratch'].includes(entry.name)) return []
+    if (['node_modules', 'dist', 'target'].includes(entry.name)) return []
     const path = join(dir, entry.name)
     return entry.isDirectory() ? files(path) : /\.(ts|tsx|mts)$/.test(entry.name) ? [path] : []
   })

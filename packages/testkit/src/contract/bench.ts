@@ -81,6 +81,12 @@ export class Bench {
     if (answer.can) throw new Error(`The driver declares no ${action}, but its sandbox offers it.`)
   }
 
+  /** Processes as the guest counts them; a runtime with an own kernel has threads of its own on the host. */
+  async guestProcesses(sandbox: Sandbox): Promise<number> {
+    if (this.options.isolates === false) return (await sandbox.stats()).pids
+    return Number((await this.run(sandbox, "ls /proc | grep -c '^[0-9][0-9]*$'")).out.trim())
+  }
+
   ms(deadlineMs: number): number {
     return deadlineMs * (this.options.slowness ?? 1)
   }

@@ -57,6 +57,7 @@ export function crashTests(options: ContractOptions): void {
       const again = await successor.reclaim(new Set(), never())
       expect(Object.values(again).every((n: number) => n === 0), JSON.stringify(again)).toBe(true)
       await successor[Symbol.asyncDispose]()
+      successor = undefined
       await eventually(() => Object.keys(leaked(before, count(), { fds: 8 })).length === 0, { what: 'no process of the killed owner left', deadlineMs: 5_000 }).catch(() => undefined)
       expect(leaked(before, count(), { fds: 8 })).toEqual({})
     } finally {

@@ -15,7 +15,8 @@ export function limitTests(bench: () => Bench, isolates: boolean): void {
     const loop = bench().run(sandbox, 'while :; do sleep 1000 & done 2>/dev/null').then(({ exit }) => exit.exitCode, () => 'rejected')
     const code = await within(bench().ms(20_000), 'the fork loop to be refused', loop)
     expect(code).not.toBe(0)
-    expect((await sandbox.stats()).pids).toBeLessThanOrEqual(41)
+    // Where the guest has a kernel of its own, the limit may take that kernel down with it.
+    if (bench().driver.features.isolation === 'process' || !isolates) expect((await sandbox.stats()).pids).toBeLessThanOrEqual(41)
     await within(bench().ms(15_000), 'dispose', sandbox[Symbol.asyncDispose]())
     expect(await bench().driver.list(never())).not.toContain(sandbox.id)
   })
@@ -66,9 +67,16 @@ export function limitTests(bench: () => Bench, isolates: boolean): void {
 
   it('a disk filler is refused or at least seen', async () => {
     const sandbox = await bench().sandbox(limits({ writableBytesMax: 16 * MIB }))
-    const { exit } = await within(bench().ms(60_000), 'the filler', bench().run(sandbox, 'dd if=/dev/zero of=/var/fill bs=1M count=128 2>/dev/null || dd if=/dev/zero of=/fill bs=1M count=128 2>/dev/null'))
+    const fill = 'dd if=/dev/zero of=/var/fill bs=1M count=128 2>/dev/null || dd if=/dev/zero of=/fill bs=1M count=128 2>/dev/null'
+    const end = await within(bench().ms(60_000), 'the filler', bench().run(sandbox, fill).then(({ exit }) => exit, (error: unknown) => error as FaasError))
+    if ('code' in end) {
+      // The driver has a guard of its own and ended the sandbox.
+      expect(end.code).toBe('execution/disk-limit')
+      expect(await within(bench().ms(5_000), 'exited', sandbox.exited)).toMatchObject({ reason: 'disk_limit' })
+      return
+    }
     const { writableBytes } = await sandbox.stats()
-    if (exit.exitCode === 0) expect(writableBytes, 'the limit was passed and the runtime can not tell').toBeGreaterThan(16 * MIB)
+    if (end.exitCode === 0) expect(writableBytes, 'the limit was passed and the runtime can not tell').toBeGreaterThan(16 * MIB)
     else expect(writableBytes ?? 0).toBeLessThanOrEqual(16 * MIB + DISK_OVERSHOOT)
   })
 

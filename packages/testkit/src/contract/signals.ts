@@ -5,7 +5,7 @@ import { eventually, within } from '../eventually.js'
 import { never, type Bench } from './bench.js'
 
 export function signalTests(bench: () => Bench, isolates: boolean): void {
-  const pidsOf = async (sandbox: Sandbox): Promise<number> => (await sandbox.stats()).pids
+  const pidsOf = (sandbox: Sandbox): Promise<number> => bench().guestProcesses(sandbox)
   const settled = async (sandbox: Sandbox, base: number): Promise<void> => {
     await eventually(async () => (await pidsOf(sandbox)) <= base, { what: `back to ${base} processes`, deadlineMs: bench().ms(10_000) })
   }

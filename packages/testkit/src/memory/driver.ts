@@ -58,6 +58,8 @@ export interface MemoryDriverOptions {
 
 export const BASE_REFERENCE = 'faas/base:latest'
 
+const LOSS_MESSAGES = { lost: 'The sandbox ended by itself.', oom: 'The sandbox ran out of memory.', disk_limit: 'The sandbox wrote more than its limit.' } as const
+
 const BASE_FILES = {
   '/etc/passwd': 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n',
   '/etc/group': 'root:x:0:\nnogroup:x:65534:\n',
@@ -102,10 +104,10 @@ export class MemoryDriver implements RuntimeDriver {
   }
 
   /** Makes a sandbox die by itself. */
-  lose(id: SandboxId, reason: 'lost' | 'oom' = 'lost'): void {
+  lose(id: SandboxId, reason: 'lost' | 'oom' | 'disk_limit' = 'lost'): void {
     const found = this.host.sandboxes.get(id)
     if (found === undefined) throw new FaasError('sandbox/destroyed', { message: `There is no sandbox ${id}.` })
-    found.sandbox.die(reason, reason === 'oom' ? 'The sandbox ran out of memory.' : 'The sandbox ended by itself.')
+    found.sandbox.die(reason, LOSS_MESSAGES[reason])
   }
 
   probe(): Promise<ProbeReport> {

@@ -21,6 +21,8 @@ import type { Resolve } from './shell/run.js'
 const ARGUMENT_BYTES_MAX = 131_072
 const ARGUMENTS_BYTES_MAX = 2 * 1024 * 1024
 
+const LOSS_CODES = { lost: 'sandbox/lost', oom: 'sandbox/oom', disk_limit: 'execution/disk-limit' } as const
+
 export interface MemorySandboxParts {
   readonly runtime: RuntimeName
   readonly features: RuntimeFeatures
@@ -175,10 +177,10 @@ export class MemorySandbox implements Sandbox {
   }
 
   /** Ends it the way a crash or the kernel's OOM killer would: its host resources stay until it is disposed of. */
-  die(reason: 'lost' | 'oom', message: string): void {
+  die(reason: 'lost' | 'oom' | 'disk_limit', message: string): void {
     if (this.#over !== undefined) return
     this.#to('lost')
-    this.#end(new FaasError(reason === 'oom' ? 'sandbox/oom' : 'sandbox/lost', { message }), { reason, message })
+    this.#end(new FaasError(LOSS_CODES[reason], { message }), { reason, message })
   }
 
   /** Calls `fail` when the sandbox ends before the returned function was called. */
