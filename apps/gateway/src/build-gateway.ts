@@ -7,7 +7,7 @@ import websocket from '@fastify/websocket'
 import type { FastifyBaseLogger, FastifyInstance, FastifyReply } from 'fastify'
 import Fastify, { LogController } from 'fastify'
 import { KeyRing } from './access/keys.js'
-import { isLoopback } from './access/origin.js'
+import { areKeysDemanded } from './access/origin.js'
 import { installBodies } from './body.js'
 import type { GatewayContext, ServedExecutor } from './context.js'
 import { wirePolicy } from './context.js'
@@ -56,7 +56,7 @@ const REQUEST_RECEIVE_MS = 120_000
 export async function buildGateway(options: GatewayOptions): Promise<Gateway> {
   const { config, clock, ids, log } = options
   const counters = new GatewayCounters()
-  const keysDemanded = config.requireKeys === 'auto' ? !isLoopback(config.host) : config.requireKeys
+  const keysDemanded = areKeysDemanded(config)
   const gateway: GatewayContext = {
     ...options,
     policy: wirePolicy(config),

@@ -1,8 +1,9 @@
 /** The executor's slice of the configuration. */
 import type { Config } from '@faas-platform/config'
-import { mibToBytes } from '@faas-platform/core'
+import { ISOLATION_CLASSES, mibToBytes, RUNTIME_ISOLATION, type RuntimeName } from '@faas-platform/core'
 import type { ExecutorConfig } from '@faas-platform/executor'
 import { defaultExecutorConfig } from '@faas-platform/executor'
+import { areKeysDemanded } from './access/origin.js'
 
 export function executorConfig(config: Config, host: { readonly cores: number; readonly memoryBytes: number }): ExecutorConfig {
   const usual = defaultExecutorConfig(host)
@@ -13,7 +14,7 @@ export function executorConfig(config: Config, host: { readonly cores: number; r
     principalConcurrencyMax: config.principalConcurrencyMax,
     principalOutstandingMax: config.principalOutstandingMax,
     asyncQueueMax: config.asyncQueueMax,
-    runtimePreference: config.runtimes,
+    runtimePreference: runtimePreference(config),
     refuseVulnerable: !config.allowVulnerableRuntimes,
     logStoreBytesMax: config.logsTotalBytesMax,
     recordTtlMs: config.recordsKeepMs,
@@ -36,4 +37,15 @@ export function executorConfig(config: Config, host: { readonly cores: number; r
     },
     instances: { ...usual.instances, principalMax: config.instancesMax, idleMsMax: config.instanceIdleMs },
   }
+}
+
+/** Callers that need a key are not all trusted, so the strongest wall comes first. */
+function runtimePreference(config: Config): readonly RuntimeName[] {
+  const strongest = config.runtimeOrder === 'strongest' || (config.runtimeOrder === 'auto' && areKeysDemanded(config))
+  if (!strongest) return config.runtimes
+  return config.runtimes.toSorted((a, b) => strength(b) - strength(a))
+}
+
+function strength(runtime: RuntimeName): number {
+  return ISOLATION_CLASSES.indexOf(RUNTIME_ISOLATION[runtime])
 }

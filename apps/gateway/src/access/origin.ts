@@ -4,6 +4,7 @@
  * I1. A page of another origin can neither read answers nor cause effects, unless the configuration lists its origin.
  * I2. Without keys, a host name that only resolves to this machine by a trick (DNS rebinding) is refused.
  */
+import type { Config } from '@faas-platform/config'
 import { isIP } from 'node:net'
 
 export interface OriginPolicy {
@@ -37,4 +38,8 @@ export function isLoopback(host: string): boolean {
 
 function bare(host: string): string {
   return host.startsWith('[') && host.endsWith(']') ? host.slice(1, -1) : host
+}
+
+export function areKeysDemanded(config: Pick<Config, 'requireKeys' | 'host'>): boolean {
+  return config.requireKeys === 'auto' ? !isLoopback(config.host) : config.requireKeys
 }

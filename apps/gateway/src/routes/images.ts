@@ -1,7 +1,8 @@
 /** Stored images: list, pull, import, remove. */
+import { access } from 'node:fs/promises'
 import type { ImageStore, StoredImage } from '@faas-platform/core'
 import { FaasError } from '@faas-platform/core'
-import { maybe, sseFrame, timestamp } from '@faas-platform/protocol'
+import { invalidRequest, maybe, sseFrame, timestamp } from '@faas-platform/protocol'
 import type { FastifyInstance } from 'fastify'
 import type { Static } from 'typebox'
 import Type from 'typebox'
@@ -107,6 +108,7 @@ export function imageRoutes(app: FastifyInstance, gateway: GatewayContext): void
     schema: { tags, summary: 'Import an image archive of the host', body: ImportBody, response: { 200: Type.Array(ImageReply), ...errorResponses(400, 401, 403, 404, 413, 415, 500, 502, 503) } },
   }, async (request) => {
     const [name, store] = storeOf(gateway, request.body.store)
+    await demandPath(request.body.path)
     const client = gateway.disconnects.watch(request.raw.socket)
     try {
       const { reference } = request.body
@@ -123,6 +125,7 @@ export function imageRoutes(app: FastifyInstance, gateway: GatewayContext): void
     schema: { tags, summary: 'Make an image of a directory of the host', body: BuildBody, response: { 200: ImageReply, ...errorResponses(400, 401, 403, 404, 413, 415, 500, 501, 503) } },
   }, async (request) => {
     const [name, store] = storeOf(gateway, request.body.store)
+    await demandPath(request.body.path)
     const client = gateway.disconnects.watch(request.raw.socket)
     try {
       const { path, reference, command, env, working_dir: workingDir, user } = request.body
@@ -146,6 +149,16 @@ export function imageRoutes(app: FastifyInstance, gateway: GatewayContext): void
     gateway.executor.invalidateImages()
     return reply.code(204).send()
   })
+}
+
+/** @throws FaasError `request/invalid` */
+async function demandPath(path: string): Promise<void> {
+  if (!path.startsWith('/') || path.includes('\0')) throw invalidRequest([{ path: '/path', message: 'must be an absolute path' }])
+  try {
+    await access(path)
+  } catch {
+    throw invalidRequest([{ path: '/path', message: 'must name something that the gateway can read' }])
+  }
 }
 
 /** @throws FaasError `request/invalid`, `store/unavailable` */

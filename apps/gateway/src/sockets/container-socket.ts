@@ -14,6 +14,7 @@ import type { WebSocket } from '@fastify/websocket'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { reach } from '../access/identity.js'
 import type { GatewayContext } from '../context.js'
+import { errorResponses } from '../openapi.js'
 import { IdParams } from '../routes/executions.js'
 import { exitMessage, messageOf } from './follow-socket.js'
 import { JsonSocket } from './json-socket.js'
@@ -22,14 +23,20 @@ const PENDING_EXECS_MAX = 16
 const check = bodyCheck<Message>(ClientMessage)
 
 export function containerRoutes(app: FastifyInstance, gateway: GatewayContext): void {
-  app.get<{ Params: IdParams }>('/api/v1/containers/:id/stream', {
-    websocket: true,
+  app.route<{ Params: IdParams }>({
+    method: 'GET',
+    url: '/api/v1/containers/:id/stream',
     config: { scope: 'execute' },
     schema: {
       tags: ['instances'], summary: 'Attach to an instance or execution (WebSocket)', params: IdParams,
       description: 'Text frames with one JSON object each. Client: exec, stdin, get_state, checkpoint, stop. Server: stdout, stderr, exit, custom, error, heartbeat.',
+      response: errorResponses(400, 401, 403),
     },
-  }, (socket, request) => new ContainerSession(gateway, socket, request).open())
+    handler: async () => {
+      throw new FaasError('request/invalid', { message: 'This path speaks WebSocket only.', hint: 'Open it with ws:// or wss://.' })
+    },
+    wsHandler: (socket, request) => new ContainerSession(gateway, socket, request).open(),
+  })
 }
 
 class ContainerSession {
