@@ -22,7 +22,7 @@ export class HostView {
     return new HostView(pid, cgroupHost(), group, await existing(writableDirs(inspect)))
   }
 
-  usage(): Promise<CgroupUsage> {
+  usage(): CgroupUsage {
     return this.host.usage(this.group)
   }
 

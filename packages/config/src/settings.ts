@@ -61,8 +61,12 @@ export const SETTINGS = {
     doc: 'Runtime of a request that names none.',
   }),
   runtimes: choiceListSetting({
-    section: 'runtimes', env: 'FAAS_RUNTIMES', choices: SERVED_RUNTIMES, default: ['gvisor', 'runc', 'crun', 'docker'],
-    doc: 'Runtimes that are probed at start; those found usable are served, and `auto` prefers them in this order.',
+    section: 'runtimes', env: 'FAAS_RUNTIMES', choices: SERVED_RUNTIMES, default: ['crun', 'runc', 'gvisor', 'docker'],
+    doc: 'Runtimes that are probed at start; those found usable are served.',
+  }),
+  runtimeOrder: choiceSetting({
+    section: 'runtimes', env: 'FAAS_RUNTIME_ORDER', choices: ['auto', 'listed', 'strongest'], default: 'auto',
+    doc: 'What `auto` prefers: runtimes as `FAAS_RUNTIMES` lists them (its default has the fastest first), or the strongest isolation first. `auto`: the strongest where API keys are demanded, so that callers are not all trusted; else as listed.',
   }),
   allowVulnerableRuntimes: switchSetting({
     section: 'runtimes', env: 'FAAS_ALLOW_VULNERABLE_RUNTIMES', default: false,

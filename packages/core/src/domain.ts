@@ -12,6 +12,11 @@ export type RuntimeChoice = RuntimeName | 'auto'
 export const ISOLATION_CLASSES = ['none', 'process', 'kernel', 'emulation', 'hardware'] as const
 export type IsolationClass = (typeof ISOLATION_CLASSES)[number]
 
+/** What each runtime's wall is made of. A Docker engine may be told to use a stronger runtime; by itself it uses runc. */
+export const RUNTIME_ISOLATION = {
+  runc: 'process', crun: 'process', docker: 'process', gvisor: 'kernel', qemu: 'emulation', firecracker: 'hardware', memory: 'none',
+} as const satisfies Record<RuntimeName, IsolationClass>
+
 export const EXECUTION_MODES = ['ephemeral', 'cached', 'checkpointed', 'branched', 'persistent'] as const
 export type ExecutionMode = (typeof EXECUTION_MODES)[number]
 

@@ -40,7 +40,8 @@ export abstract class CgroupHost {
   abstract delegate(group: string): Writes
   abstract freeze(group: string, frozen: boolean): readonly [file: string, value: string]
   abstract isFrozen(group: string): Promise<boolean>
-  abstract usage(group: string): Promise<CgroupUsage>
+  /** Reads of kernel memory, a few microseconds each: a thread pool would cost more than it saves. Throws when the group is gone. */
+  abstract usage(group: string): CgroupUsage
   /** Cheap and synchronous: asked around every command. 0 when the group is gone. */
   abstract oomKills(group: string): number
 
@@ -122,16 +123,15 @@ class CgroupV1 extends CgroupHost {
     return (await readFile(this.#file('freezer', group, 'freezer.state'), 'utf8')).trim() === 'FROZEN'
   }
 
-  async usage(group: string): Promise<CgroupUsage> {
-    const read = async (controller: string, file: string): Promise<number> =>
-      Number((await readFile(this.#file(controller, group, file), 'utf8')).trim())
-    const [cpuNs, memoryBytes, memoryPeakBytes, pids] = await Promise.all([
-      read('cpuacct', 'cpuacct.usage'),
-      read('memory', 'memory.usage_in_bytes'),
-      read('memory', 'memory.max_usage_in_bytes'),
-      read('pids', 'pids.current'),
-    ])
-    return { cpuMs: cpuNs / 1e6, memoryBytes, memoryPeakBytes, pids, oomKills: this.oomKills(group) }
+  usage(group: string): CgroupUsage {
+    const read = (controller: string, file: string): number => Number(readFileSync(this.#file(controller, group, file), 'utf8'))
+    return {
+      cpuMs: read('cpuacct', 'cpuacct.usage') / 1e6,
+      memoryBytes: read('memory', 'memory.usage_in_bytes'),
+      memoryPeakBytes: read('memory', 'memory.max_usage_in_bytes'),
+      pids: read('pids', 'pids.current'),
+      oomKills: this.oomKills(group),
+    }
   }
 
   oomKills(group: string): number {
@@ -182,17 +182,16 @@ class CgroupV2 extends CgroupHost {
     return /^frozen 1$/m.test(await readFile(join(this.#root, group, 'cgroup.events'), 'utf8'))
   }
 
-  async usage(group: string): Promise<CgroupUsage> {
+  usage(group: string): CgroupUsage {
     const at = (file: string): string => join(this.#root, group, file)
-    const read = async (file: string): Promise<number> => Number((await readFile(at(file), 'utf8')).trim())
-    const [cpu, memoryBytes, memoryPeakBytes, pids] = await Promise.all([
-      readFile(at('cpu.stat'), 'utf8'),
-      read('memory.current'),
-      read('memory.peak'),
-      read('pids.current'),
-    ])
-    const cpuUs = Number(/^usage_usec (\d+)$/m.exec(cpu)?.[1] ?? 0)
-    return { cpuMs: cpuUs / 1000, memoryBytes, memoryPeakBytes, pids, oomKills: this.oomKills(group) }
+    const read = (file: string): number => Number(readFileSync(at(file), 'utf8'))
+    return {
+      cpuMs: counter(at('cpu.stat'), 'usage_usec') / 1000,
+      memoryBytes: read('memory.current'),
+      memoryPeakBytes: read('memory.peak'),
+      pids: read('pids.current'),
+      oomKills: this.oomKills(group),
+    }
   }
 
   oomKills(group: string): number {
