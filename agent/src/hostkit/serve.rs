@@ -89,6 +89,9 @@ fn perform(context: &Context, steps: &[Fields]) -> (bool, Vec<StepResult>) {
     (false, results)
 }
 
+/// Kept of each stream of a tool, when the caller names no other bound.
+const RUN_OUTPUT_MAX: usize = 64 * 1024;
+
 /// The fields of one step: the operation, then positional or `name=value` arguments.
 struct Args<'a>(&'a Fields);
 
@@ -141,6 +144,14 @@ impl<'a> Args<'a> {
         Ok(Some(IdMap { userns, base: required(self.named_number("idbase")?, "idbase")? }))
     }
 
+    /// Two numbers, when there are any: first host id and count.
+    fn id_range(&self, at: usize) -> io::Result<Option<userns::IdRange>> {
+        if self.0.len() <= at {
+            return Ok(None);
+        }
+        Ok(Some(userns::IdRange { base: self.number(at)?, count: self.number(at + 1)? }))
+    }
+
     fn program(&self, dies_with_us: bool) -> io::Result<Program> {
         let argv = self.named_list("argv")?;
         if argv.is_empty() {
@@ -191,7 +202,8 @@ fn step(context: &Context, args: &Args<'_>) -> io::Result<String> {
         "run" => {
             let deadline = Instant::now() + Duration::from_millis(required(args.named_number("timeout")?, "timeout")?);
             let input = args.named("stdin").unwrap_or_default();
-            process::run(&args.program(true)?, input, 64 * 1024, &context.reaper, deadline).map(|done| done.json())
+            let output_max = args.named_number("output")?.unwrap_or(RUN_OUTPUT_MAX);
+            process::run(&args.program(true)?, input, output_max, &context.reaper, deadline).map(|done| done.json())
         }
         "launch" => {
             let launch = Launch {
@@ -203,7 +215,7 @@ fn step(context: &Context, args: &Args<'_>) -> io::Result<String> {
             };
             let (json, pipes) = launch.run(&context.reaper, &context.output)?;
             for pipe in pipes {
-                hold(context, pipe)?;
+                hold(context, pipe);
             }
             Ok(json)
         }
@@ -214,8 +226,21 @@ fn step(context: &Context, args: &Args<'_>) -> io::Result<String> {
             Err(err) if matches!(err.raw_os_error(), Some(22) | Some(sys::ENOENT)) => Ok("false".into()),
             other => other.map(|()| "true".into()),
         },
-        "userns" => hold(context, userns::create(args.number(1)?, args.number(2)?)?),
-        "netns" => hold(context, netns::create()?),
+        "userns" => {
+            let ids = userns::IdRange { base: args.number(1)?, count: args.number(2)? };
+            Ok(hold(context, userns::create(&ids)?).to_string())
+        }
+        "netns" => Ok(hold_namespaces(context, netns::create(args.id_range(1)?.as_ref())?)),
+        "netns-cable" => {
+            let cable = netns::Cable {
+                name: args.text(1)?.into(),
+                host: args.number(2)?,
+                guest: args.number(3)?,
+                mtu: args.number(4)?,
+            };
+            Ok(hold_namespaces(context, netns::create_with_cable(&cable, args.id_range(5)?.as_ref())?))
+        }
+        "link-remove" => netns::remove_link(args.text(1)?).map(|was| was.to_string()),
         "close" => {
             let fd: RawFd = args.number(1)?;
             let held = lock(&context.held).remove(&fd);
@@ -237,9 +262,14 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-fn hold(context: &Context, fd: OwnedFd) -> io::Result<String> {
+fn hold(context: &Context, fd: OwnedFd) -> RawFd {
     let number = fd.as_raw_fd();
     lock(&context.held).insert(number, fd);
-    Ok(number.to_string())
+    number
+}
+
+fn hold_namespaces(context: &Context, made: netns::Namespaces) -> String {
+    let user = made.user.map_or(String::from("null"), |user| hold(context, user).to_string());
+    format!("{{\"net\":{},\"user\":{user}}}", hold(context, made.net))
 }
 

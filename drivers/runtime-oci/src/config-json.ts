@@ -43,6 +43,8 @@ export interface ConfigOptions {
   readonly idBase: number | null
   /** Path of a prepared network namespace; null: the runtime makes an empty one. */
   readonly netnsPath: string | null
+  /** Path of the user namespace that owns the network namespace; null: the runtime makes one when ids are mapped. */
+  readonly usernsPath: string | null
   readonly seccomp: boolean
   readonly rootPath: string
 }
@@ -78,9 +80,10 @@ export function runtimeConfig(spec: SandboxSpec, options: ConfigOptions): Runtim
         { type: 'uts' },
         { type: 'cgroup' },
         options.netnsPath === null ? { type: 'network' } : { type: 'network', path: options.netnsPath },
-        ...(mapping === null ? [] : [{ type: 'user' }]),
+        ...(mapping === null ? [] : [options.usernsPath === null ? { type: 'user' } : { type: 'user', path: options.usernsPath }]),
       ],
-      ...(mapping === null ? {} : { uidMappings: mapping, gidMappings: mapping }),
+      // A namespace that exists has its mapping.
+      ...(mapping === null || options.usernsPath !== null ? {} : { uidMappings: mapping, gidMappings: mapping }),
       ...(options.cgroupsPath === null
         ? {}
         : {

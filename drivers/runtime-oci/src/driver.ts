@@ -13,7 +13,7 @@ import {
   type ReclaimReport, type ResolvedImage, type RuntimeDriver, type RuntimeFeatures, type Sandbox, type SandboxId, type SandboxSpec,
 } from '@faas-platform/core'
 import type { AgentClient } from '@faas-platform/agent-client'
-import { CgroupHost, dataDirId, type HostKit, HostKitError, type Step } from '@faas-platform/host'
+import { CgroupHost, dataDirId, type EgressNetwork, type EgressNetworks, type HostKit, HostKitError, type Step } from '@faas-platform/host'
 import { ensureAgentLayer } from './agent-layer.js'
 import { IDS_PER_SANDBOX, READY_LINE, runtimeConfig } from './config-json.js'
 import { connectAgent, connectPipes } from './connect.js'
@@ -42,6 +42,8 @@ export interface OciDriverOptions {
   /** The static `faas-agent` binary. */
   readonly agentPath: string
   readonly log: LogSink
+  /** Outbound networks, shared by the drivers of a data directory; absent: sandboxes have loopback only. */
+  readonly egress?: EgressNetworks
   readonly clock?: Clock
   /** For the runtime to start a sandbox and its agent to answer, ms. Default 20_000. */
   readonly startTimeoutMs?: number
@@ -72,6 +74,14 @@ interface Ready {
   readonly generation: number
   readonly agentLayer: string
   readonly userns: number | null
+}
+
+interface LaunchParts {
+  readonly paths: SandboxPaths
+  readonly ready: Ready
+  readonly network: EgressNetwork | null
+  readonly layerDirs: readonly string[]
+  readonly timeoutMs: number
 }
 
 const NO_IMAGE = asId<ImageDigest>('none')
@@ -114,7 +124,7 @@ export class OciDriver implements RuntimeDriver {
       pause: true,
       checkpoint: false,
       retain: true,
-      network: ['none'],
+      network: options.egress === undefined ? ['none'] : ['none', 'egress'],
       tty: true,
       resizeLimits: true,
     }
@@ -126,7 +136,7 @@ export class OciDriver implements RuntimeDriver {
       cgroups: this.#cgroups,
       userNamespace: this.#idBase !== null,
       makeSandbox: (within) => this.create(emptySpec(), { signal: within }),
-      network: async () => [],
+      network: async () => this.#options.egress?.facts() ?? [{ name: 'egress network', ok: false, evidence: 'not configured' }],
       signal,
     })
   }
@@ -176,6 +186,7 @@ export class OciDriver implements RuntimeDriver {
         log: this.#options.log,
         keep: new Set([...keep, ...this.#live.keys()]),
         inUse: this.#live.size > 0,
+        ...(this.#options.egress === undefined ? {} : { egress: this.#options.egress }),
       }),
     )
     this.#reclaiming = run.catch(() => {}) // the caller gets it; the next in line only waits
@@ -238,6 +249,8 @@ export class OciDriver implements RuntimeDriver {
     const ready = await this.#prepare()
     const lease = await this.#lease(spec)
     cleanup.add(() => lease.release())
+    const network = await this.#network(spec)
+    if (network !== null) cleanup.add(() => network.release())
     const slot = await this.#starts.take(signal)
     watch.lap('wait')
     const paths = sandboxPaths(this.#owner, spec.id)
@@ -245,13 +258,14 @@ export class OciDriver implements RuntimeDriver {
     let launched: Launched
     let agent: AgentClient
     try {
-      launched = await this.#launch(spec, paths, ready, lease.layerDirs, startTimeoutMs)
+      launched = await this.#launch(spec, { paths, ready, network, layerDirs: lease.layerDirs, timeoutMs: startTimeoutMs })
       watch.lap('start')
       signal.throwIfAborted()
       agent = await this.#connect(launched, signal)
       watch.lap('connect')
     } finally {
       slot.release()
+      await network?.closeHandle()
     }
     cleanup.release()
     return new OciSandbox({
@@ -269,24 +283,36 @@ export class OciDriver implements RuntimeDriver {
       commandsVisible: this.#kind.kernelShared,
       release: async () => {
         this.#live.delete(spec.id)
+        await network?.release()
         await lease.release()
       },
     })
   }
 
-  async #launch(spec: SandboxSpec, paths: SandboxPaths, ready: Ready, layerDirs: readonly string[], timeoutMs: number): Promise<Launched> {
+  async #network(spec: SandboxSpec): Promise<EgressNetwork | null> {
+    if (spec.network.mode === 'none') return null
+    const { egress } = this.#options
+    if (egress === undefined) {
+      throw new FaasError('network/unavailable', { message: 'Sandboxes have no outbound network here.', hint: '`nft` was not found when the platform started.' })
+    }
+    return egress.acquire(spec.network.allowCidrs, this.#idBase === null ? null : { base: this.#idBase, count: IDS_PER_SANDBOX })
+  }
+
+  async #launch(spec: SandboxSpec, parts: LaunchParts): Promise<Launched> {
     const { hostkit, runtimePath } = this.#options
+    const { paths, ready, network } = parts
     const kind = this.#kind
     const config = runtimeConfig(spec, {
       cgroupsPath: kind.cgroups === 'runtime' ? paths.cgroup : null,
       agentArgs: kind.agent === 'socket' ? ['--listen', '/.faas/agent.sock'] : ['--stdio'],
       idBase: this.#idBase,
-      netnsPath: null,
+      netnsPath: network?.netnsPath ?? null,
+      usernsPath: network?.usernsPath ?? null,
       seccomp: kind.kernelShared,
       rootPath: paths.rootfs,
     })
     const enter = kind.cgroups === 'driver' ? this.#cgroups.ownDirectories(paths.cgroup) : [this.#cgroups.processDirectory(this.#owner.launchCgroup)]
-    const argv = kind.run({ path: runtimePath, state: paths.state, log: paths.log, bundle: paths.bundle, pidFile: paths.pidFile, id: spec.id })
+    const argv = kind.run({ path: runtimePath, state: paths.state, log: paths.log, bundle: paths.bundle, pidFile: paths.pidFile, id: spec.id, network: spec.network.mode })
     const steps: Step[] = [
       ...this.#sharedGroups(),
       ...[paths.dir, paths.bundle, paths.rootfs, paths.writable, paths.upper, paths.work, paths.identity, join(paths.identity, 'etc')].map(
@@ -294,6 +320,7 @@ export class OciDriver implements RuntimeDriver {
       ),
       ['write', join(paths.identity, 'etc/hostname'), '644', `${spec.hostname}\n`],
       ['write', join(paths.identity, 'etc/hosts'), '644', hostsFile(spec.hostname)],
+      ...(network === null ? [] : [['write', join(paths.identity, 'etc/resolv.conf'), '644', network.resolvConf] as Step]),
       ['write', paths.config, '600', JSON.stringify(config)],
     ]
     if (kind.cgroups === 'driver') {
@@ -307,13 +334,13 @@ export class OciDriver implements RuntimeDriver {
       `cwd=${paths.bundle}`,
       `cgroups=${enter.map((dir) => join(dir, 'cgroup.procs')).join('\0')}`,
       `target=${paths.rootfs}`,
-      `lowers=${[paths.identity, ready.agentLayer, ...layerDirs].join('\0')}`,
+      `lowers=${[paths.identity, ready.agentLayer, ...parts.layerDirs].join('\0')}`,
       `writable=${paths.writable}`,
       ...(ready.userns === null ? [] : [`userns=${ready.userns}`, `idbase=${this.#idBase}`]),
       `pidfile=${paths.pidFile}`,
       `log=${paths.log}`,
       `ready=${kind.agent === 'socket' ? READY_LINE : ''}`,
-      `timeout=${timeoutMs}`,
+      `timeout=${parts.timeoutMs}`,
     ])
     const results = await hostkit.run(steps)
     const outcome = JSON.parse(results.at(-1)?.text ?? '') as Launched | NotLaunched

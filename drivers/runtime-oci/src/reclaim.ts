@@ -2,7 +2,7 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { asId, type LogSink, type ReclaimReport, type SandboxId } from '@faas-platform/core'
-import type { CgroupHost, HostKit } from '@faas-platform/host'
+import type { CgroupHost, EgressNetworks, HostKit } from '@faas-platform/host'
 import { directoryName, sandboxOfDirectory, sandboxPaths, type OwnerPaths } from './layout.js'
 import { teardown } from './teardown.js'
 
@@ -14,6 +14,7 @@ export interface ReclaimOptions {
   readonly keep: ReadonlySet<SandboxId>
   /** Whether sandboxes of this process need the groups that all share. */
   readonly inUse: boolean
+  readonly egress?: EgressNetworks
 }
 
 const KILL_DEADLINE_MS = 10_000
@@ -44,16 +45,17 @@ export async function reclaimAll(options: ReclaimOptions): Promise<ReclaimReport
   }
   const retained = (await sandboxesIn(owner.retainedDir, owner)).filter((id) => !spared(id))
   for (const id of retained) await hostkit.call('rmtree', join(owner.retainedDir, directoryName(owner, id)))
+  const networks = (await options.egress?.reclaim()) ?? 0
   if (!options.inUse) await removeSharedGroups(options)
   const report: ReclaimReport = {
     sandboxes: gone.length,
     mounts,
     cgroups: cgroupDirs,
-    networkNamespaces: 0,
+    networkNamespaces: networks,
     processes,
     directories: directories.length + retained.length,
   }
-  if (gone.length + retained.length + launching > 0) log.info({ runtime: owner.runtime, ...report }, 'reclaimed what an earlier process left')
+  if (gone.length + retained.length + launching + networks > 0) log.info({ runtime: owner.runtime, ...report }, 'reclaimed what an earlier process left')
   return report
 }
 

@@ -12,9 +12,17 @@ export interface RuntimeKind {
   readonly cgroups: 'runtime' | 'driver'
   /** Does the runtime take a user namespace and the seccomp profile from the configuration? */
   readonly kernelShared: boolean
-  run(options: { readonly path: string; readonly state: string; readonly log: string; readonly bundle: string; readonly pidFile: string; readonly id: string }): string[]
-  /** A command about an existing container, as `pause`. */
-  act(options: { readonly path: string; readonly state: string; readonly log: string; readonly id: string; readonly verb: string }): string[]
+  run(options: RunOptions): string[]
+}
+
+export interface RunOptions {
+  readonly path: string
+  readonly state: string
+  readonly log: string
+  readonly bundle: string
+  readonly pidFile: string
+  readonly id: string
+  readonly network: 'none' | 'egress'
 }
 
 const runc = (name: 'runc' | 'crun'): RuntimeKind => ({
@@ -24,15 +32,14 @@ const runc = (name: 'runc' | 'crun'): RuntimeKind => ({
   cgroups: 'runtime',
   kernelShared: true,
   run: ({ path, state, log, bundle, pidFile, id }) => [path, '--root', state, '--log', log, '--log-format', 'json', 'run', '--detach', '--pid-file', pidFile, '--bundle', bundle, id],
-  act: ({ path, state, log, id, verb }) => [path, '--root', state, '--log', log, '--log-format', 'json', verb, id],
 })
 
 /**
  * The same flags on every command of one container.
  * `--overlay2=none`: files go to our own overlay, so that the end state outlives the sandbox.
  */
-const runscFlags = (state: string, log: string): string[] => [
-  '--root', state, '--log', log, '--log-format', 'json', '--platform=systrap', '--network=none', '--ignore-cgroups',
+const runscFlags = ({ state, log, network }: RunOptions): string[] => [
+  '--root', state, '--log', log, '--log-format', 'json', '--platform=systrap', network === 'none' ? '--network=none' : '--network=sandbox', '--ignore-cgroups',
   '--overlay2=none', '--host-uds=none', '--file-access=exclusive',
 ]
 
@@ -45,7 +52,6 @@ export const RUNTIME_KINDS: Readonly<Record<OciRuntimeName, RuntimeKind>> = {
     agent: 'pipes',
     cgroups: 'driver',
     kernelShared: false,
-    run: ({ path, state, log, bundle, pidFile, id }) => [path, ...runscFlags(state, log), 'run', '--detach', '--pid-file', pidFile, '--bundle', bundle, id],
-    act: ({ path, state, log, id, verb }) => [path, ...runscFlags(state, log), verb, id],
-  },
+    run: (options) => [options.path, ...runscFlags(options), 'run', '--detach', '--pid-file', options.pidFile, '--bundle', options.bundle, options.id],
+    },
 }

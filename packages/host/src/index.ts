@@ -1,3 +1,5 @@
+export { EgressNetworks } from './egress.js'
+export type { EgressNetwork, EgressOptions } from './egress.js'
 export { CgroupHost, CPU_PERIOD_US } from './cgroups.js'
 export type { CgroupLimits, CgroupUsage } from './cgroups.js'
 export { HostKit, HostKitError } from './hostkit.js'

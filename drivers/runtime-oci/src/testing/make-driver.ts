@@ -3,7 +3,7 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { LogSink, RuntimeDriver } from '@faas-platform/core'
-import { HostKit } from '@faas-platform/host'
+import { dataDirId, EgressNetworks, HostKit } from '@faas-platform/host'
 import { OciImageStore } from '@faas-platform/image-store-oci'
 import { createOciDriver, type OciDriver, type OciDriverOptions } from '../driver.js'
 import type { OciRuntimeName } from '../runtime-command.js'
@@ -29,6 +29,7 @@ export interface TestDriver {
   readonly driver: OciDriver
   readonly hostkit: HostKit
   readonly images: OciImageStore
+  readonly egress: EgressNetworks
 }
 
 /** A driver with a helper of its own; dispose of the driver first, then of the helper. */
@@ -36,17 +37,19 @@ export function makeParts(name: OciRuntimeName, dataDir: string, changes: Partia
   mkdirSync(dataDir, { recursive: true, mode: 0o711 })
   const hostkit = new HostKit({ path: hostkitPath, log: testLog, lockPath: join(dataDir, 'hostkit.lock') })
   const images = new OciImageStore({ dir: join(dataDir, 'images'), hostkitPath, log: testLog })
+  const egress = new EgressNetworks({ ownerId: dataDirId(dataDir), hostkit, nftPath: join(ROOT, '.tools/bin/nft'), log: testLog })
   const driver = createOciDriver({
-    name, runtimePath: toolPath(name), dataDir, images, hostkit, hostkitPath, agentPath, log: testLog, ...changes,
+    egress, name, runtimePath: toolPath(name), dataDir, images, hostkit, hostkitPath, agentPath, log: testLog, ...changes,
   })
-  return { driver, hostkit, images }
+  return { driver, hostkit, images, egress }
 }
 
 export function makeOwned(name: OciRuntimeName, dataDir: string): RuntimeDriver {
-  const { driver, hostkit } = makeParts(name, dataDir)
+  const { driver, hostkit, egress } = makeParts(name, dataDir)
   const dispose = driver[Symbol.asyncDispose].bind(driver)
   driver[Symbol.asyncDispose] = async () => {
     await dispose()
+    await egress[Symbol.asyncDispose]()
     await hostkit[Symbol.asyncDispose]()
   }
   return driver

@@ -1,0 +1,323 @@
+/**
+ * The driver of runc, crun and gVisor: no daemon, an own image store, everything named after its owner.
+ *
+ * I1. A sandbox's directory exists before anything else of it and goes last, so `reclaim` finds whatever was made.
+ * I2. On failure or abort of `create` nothing of the sandbox is left when the call returns.
+ */
+import { randomUUID } from 'node:crypto';
+import { availableParallelism } from 'node:os';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { asId, Cleanup, FaasError, MIB, Stopwatch, isFaasError, systemClock, } from '@faas-platform/core';
+import { CgroupHost, dataDirId, HostKitError } from '@faas-platform/host';
+import { ensureAgentLayer } from './agent-layer.js';
+import { IDS_PER_SANDBOX, READY_LINE, runtimeConfig } from './config-json.js';
+import { connectAgent, connectPipes } from './connect.js';
+import { directoryName, isPlainId, ownerPaths, sandboxPaths } from './layout.js';
+import { Limiter } from './limiter.js';
+import { probeRuntime } from './probe.js';
+import { reclaimAll, removeSharedGroups, sandboxesIn } from './reclaim.js';
+import { RUNTIME_KINDS } from './runtime-command.js';
+import { OciSandbox } from './sandbox.js';
+import { teardown } from './teardown.js';
+const NO_IMAGE = asId('none');
+const START_TIMEOUT_MS = 20_000;
+const ID_BASE = 0x7000_0000;
+/** Starting is CPU work: more at once only makes each of them later. */
+const STARTS_PER_CORE = 2;
+export function createOciDriver(options) {
+    return new OciDriver(options);
+}
+export class OciDriver {
+    name;
+    features;
+    images;
+    #options;
+    #kind;
+    #owner;
+    #cgroups = CgroupHost.detect();
+    #clock;
+    #idBase;
+    #starts = new Limiter(availableParallelism() * STARTS_PER_CORE);
+    /** Sandboxes of this process, from before their first trace on the host until after their last. */
+    #live = new Map();
+    #ready = null;
+    /** Creation waits for a reclaim that runs: it takes away groups that seem unused. */
+    #reclaiming = Promise.resolve();
+    constructor(options) {
+        this.#options = options;
+        this.#kind = RUNTIME_KINDS[options.name];
+        this.name = options.name;
+        this.images = options.images;
+        this.#idBase = this.#kind.kernelShared ? (options.idBase === undefined ? ID_BASE : options.idBase) : null;
+        this.#clock = options.clock ?? systemClock;
+        this.#owner = ownerPaths(options.dataDir, dataDirId(options.dataDir), options.name);
+        this.features = {
+            isolation: this.#kind.isolation,
+            pause: true,
+            checkpoint: false,
+            retain: true,
+            network: options.egress === undefined ? ['none'] : ['none', 'egress'],
+            tty: true,
+            resizeLimits: true,
+        };
+    }
+    probe(signal) {
+        return probeRuntime({
+            ...this.#options,
+            cgroups: this.#cgroups,
+            userNamespace: this.#idBase !== null,
+            makeSandbox: (within) => this.create(emptySpec(), { signal: within }),
+            network: async () => this.#options.egress?.facts() ?? [{ name: 'egress network', ok: false, evidence: 'not configured' }],
+            signal,
+        });
+    }
+    async prepareImage(image, signal) {
+        signal.throwIfAborted();
+        await this.#prepare();
+        const lease = await this.#options.images.leaseRootfs(image.digest);
+        await lease.release();
+    }
+    async create(spec, options) {
+        options.signal.throwIfAborted();
+        if (!isPlainId(spec.id))
+            throw new FaasError('sandbox/create-failed', { message: 'The sandbox id can not be used as a file name.' });
+        if (this.#live.has(spec.id))
+            throw new FaasError('sandbox/create-failed', { message: 'A sandbox of this id exists already.' });
+        await this.#reclaiming;
+        this.#live.set(spec.id, null);
+        const cleanup = new Cleanup();
+        cleanup.add(() => this.#live.delete(spec.id));
+        try {
+            const sandbox = await this.#create(spec, options.signal, cleanup);
+            this.#live.set(spec.id, sandbox);
+            return sandbox;
+        }
+        catch (error) {
+            try {
+                await cleanup.run();
+            }
+            catch (left) {
+                this.#options.log.error({ sandbox: spec.id, error: String(left) }, 'a sandbox that failed to start could not be freed; reclaim will');
+            }
+            throw asCreateError(error, options.signal);
+        }
+    }
+    async list(signal) {
+        signal.throwIfAborted();
+        return sandboxesIn(this.#owner.sandboxesDir, this.#owner);
+    }
+    async reclaim(keep, signal) {
+        signal.throwIfAborted();
+        const previous = this.#reclaiming;
+        const run = previous.then(() => reclaimAll({
+            owner: this.#owner,
+            cgroups: this.#cgroups,
+            hostkit: this.#options.hostkit,
+            log: this.#options.log,
+            keep: new Set([...keep, ...this.#live.keys()]),
+            inUse: this.#live.size > 0,
+            ...(this.#options.egress === undefined ? {} : { egress: this.#options.egress }),
+        }));
+        this.#reclaiming = run.catch(() => { }); // the caller gets it; the next in line only waits
+        return run;
+    }
+    async [Symbol.asyncDispose]() {
+        const all = [...this.#live.values()].flatMap((sandbox) => sandbox ?? []);
+        const ended = await Promise.allSettled(all.map((sandbox) => sandbox[Symbol.asyncDispose]()));
+        await removeSharedGroups({ owner: this.#owner, cgroups: this.#cgroups, hostkit: this.#options.hostkit });
+        const failures = ended.flatMap((result) => (result.status === 'rejected' ? [result.reason] : []));
+        if (failures.length > 0)
+            throw new AggregateError(failures, 'Some sandboxes could not be freed.');
+    }
+    /** The layers of a sandbox's image; none for the probe's, which has no image. */
+    async #lease(spec) {
+        if (spec.image.digest === NO_IMAGE)
+            return { layerDirs: [], release() { } };
+        return this.#options.images.leaseRootfs(spec.image.digest);
+    }
+    /** Prepares what all sandboxes share; again when the helper that held it is gone. */
+    async #prepare() {
+        const { hostkit } = this.#options;
+        if (this.#ready !== null) {
+            const ready = await this.#ready;
+            if (ready.generation === hostkit.generation)
+                return ready;
+            this.#ready = null;
+        }
+        this.#ready ??= this.#prepareOnce().catch((error) => {
+            this.#ready = null;
+            throw error;
+        });
+        return this.#ready;
+    }
+    async #prepareOnce() {
+        const { hostkit, dataDir, agentPath } = this.#options;
+        const layers = join(dataDir, 'layers');
+        for (const dir of [this.#owner.sandboxesDir, this.#owner.retainedDir, layers])
+            await mkdir(dir, { recursive: true, mode: 0o711 });
+        const agentLayer = await ensureAgentLayer(layers, agentPath, hostkit);
+        const userns = this.#idBase === null ? null : Number(await hostkit.call('userns', this.#idBase, IDS_PER_SANDBOX));
+        return { generation: hostkit.generation, agentLayer, userns };
+    }
+    /** Groups that all sandboxes of this driver share. A reclaim may have taken them away, so each creation makes sure. */
+    #sharedGroups() {
+        const { rootCgroup, cgroup, launchCgroup } = this.#owner;
+        const cgroups = this.#cgroups;
+        const dirsOf = (group) => (this.#kind.cgroups === 'driver' ? cgroups.ownDirectories(group) : [cgroups.processDirectory(group)]);
+        return [
+            ...[rootCgroup, cgroup].flatMap((group) => dirsOf(group)).map((dir) => ['mkdir', dir, '755']),
+            ['mkdir', cgroups.processDirectory(launchCgroup), '755'],
+            ...['', rootCgroup, cgroup].flatMap((group) => cgroups.delegate(group)).map(([file, value]) => ['control', file, value]),
+        ];
+    }
+    async #create(spec, signal, cleanup) {
+        const { hostkit, log, startTimeoutMs = START_TIMEOUT_MS } = this.#options;
+        const watch = new Stopwatch(this.#clock);
+        const ready = await this.#prepare();
+        const lease = await this.#lease(spec);
+        cleanup.add(() => lease.release());
+        const network = await this.#network(spec);
+        if (network !== null)
+            cleanup.add(() => network.release());
+        const slot = await this.#starts.take(signal);
+        watch.lap('wait');
+        const paths = sandboxPaths(this.#owner, spec.id);
+        cleanup.add(() => teardown({ id: spec.id, paths, hostkit, cgroups: this.#cgroups, log }));
+        let launched;
+        let agent;
+        try {
+            launched = await this.#launch(spec, { paths, ready, network, layerDirs: lease.layerDirs, timeoutMs: startTimeoutMs });
+            watch.lap('start');
+            signal.throwIfAborted();
+            agent = await this.#connect(launched, signal);
+            watch.lap('connect');
+        }
+        finally {
+            slot.release();
+            await network?.closeHandle();
+        }
+        cleanup.release();
+        return new OciSandbox({
+            spec,
+            runtime: this.name,
+            paths,
+            retainedPath: join(this.#owner.retainedDir, directoryName(this.#owner, spec.id)),
+            mainPid: launched.pid,
+            agent,
+            hostkit,
+            hostkitPath: this.#options.hostkitPath,
+            cgroups: this.#cgroups,
+            log,
+            timeBudget: watch.budget(),
+            commandsVisible: this.#kind.kernelShared,
+            release: async () => {
+                this.#live.delete(spec.id);
+                await network?.release();
+                await lease.release();
+            },
+        });
+    }
+    async #network(spec) {
+        if (spec.network.mode === 'none')
+            return null;
+        const { egress } = this.#options;
+        if (egress === undefined) {
+            throw new FaasError('network/unavailable', { message: 'Sandboxes have no outbound network here.', hint: '`nft` was not found when the platform started.' });
+        }
+        return egress.acquire(spec.network.allowCidrs, this.#idBase === null ? null : { base: this.#idBase, count: IDS_PER_SANDBOX });
+    }
+    async #launch(spec, parts) {
+        const { hostkit, runtimePath } = this.#options;
+        const { paths, ready, network } = parts;
+        const kind = this.#kind;
+        const config = runtimeConfig(spec, {
+            cgroupsPath: kind.cgroups === 'runtime' ? paths.cgroup : null,
+            agentArgs: kind.agent === 'socket' ? ['--listen', '/.faas/agent.sock'] : ['--stdio'],
+            idBase: this.#idBase,
+            netnsPath: network?.netnsPath ?? null,
+            usernsPath: network?.usernsPath ?? null,
+            seccomp: kind.kernelShared,
+            rootPath: paths.rootfs,
+        });
+        const enter = kind.cgroups === 'driver' ? this.#cgroups.ownDirectories(paths.cgroup) : [this.#cgroups.processDirectory(this.#owner.launchCgroup)];
+        const argv = kind.run({ path: runtimePath, state: paths.state, log: paths.log, bundle: paths.bundle, pidFile: paths.pidFile, id: spec.id, network: spec.network.mode });
+        const steps = [
+            ...this.#sharedGroups(),
+            ...[paths.dir, paths.bundle, paths.rootfs, paths.writable, paths.upper, paths.work, paths.identity, join(paths.identity, 'etc')].map((dir) => ['mkdir', dir, dir === paths.dir ? '711' : '755']),
+            ['write', join(paths.identity, 'etc/hostname'), '644', `${spec.hostname}\n`],
+            ['write', join(paths.identity, 'etc/hosts'), '644', hostsFile(spec.hostname)],
+            ...(network === null ? [] : [['write', join(paths.identity, 'etc/resolv.conf'), '644', network.resolvConf]]),
+            ['write', paths.config, '600', JSON.stringify(config)],
+        ];
+        if (kind.cgroups === 'driver') {
+            for (const dir of enter)
+                steps.push(['mkdir', dir, '755']);
+            for (const [file, value] of this.#cgroups.limits(paths.cgroup, spec.limits))
+                steps.push(['control', file, value]);
+        }
+        steps.push([
+            'launch',
+            `argv=${argv.join('\0')}`,
+            'env=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+            `cwd=${paths.bundle}`,
+            `cgroups=${enter.map((dir) => join(dir, 'cgroup.procs')).join('\0')}`,
+            `target=${paths.rootfs}`,
+            `lowers=${[paths.identity, ready.agentLayer, ...parts.layerDirs].join('\0')}`,
+            `writable=${paths.writable}`,
+            ...(ready.userns === null ? [] : [`userns=${ready.userns}`, `idbase=${this.#idBase}`]),
+            `pidfile=${paths.pidFile}`,
+            `log=${paths.log}`,
+            `ready=${kind.agent === 'socket' ? READY_LINE : ''}`,
+            `timeout=${parts.timeoutMs}`,
+        ]);
+        const results = await hostkit.run(steps);
+        const outcome = JSON.parse(results.at(-1)?.text ?? '');
+        if (outcome.ok)
+            return outcome;
+        throw new FaasError(outcome.kind === 'timeout' ? 'sandbox/create-timeout' : 'sandbox/create-failed', {
+            message: outcome.message,
+            cause: new Error(outcome.log),
+        });
+    }
+    async #connect(launched, signal) {
+        if (this.#kind.agent === 'socket')
+            return connectAgent(launched.pid, { signal });
+        const { hostkit } = this.#options;
+        const [toAgent, fromAgent] = launched.pipes;
+        if (toAgent === undefined || fromAgent === undefined)
+            throw new FaasError('sandbox/create-failed', { message: 'The helper gave no way to the agent.' });
+        try {
+            return await connectPipes(hostkit.pid, { toAgent, fromAgent }, { signal, timeoutMs: this.#options.startTimeoutMs ?? START_TIMEOUT_MS });
+        }
+        finally {
+            await hostkit.run([['close', toAgent], ['close', fromAgent]]);
+        }
+    }
+}
+/** What the probe runs: nothing but the agent. */
+function emptySpec() {
+    return {
+        id: asId(`probe-${randomUUID()}`),
+        image: {
+            digest: NO_IMAGE, reference: 'none', sizeBytes: 0, standIn: false,
+            config: { env: {}, entrypoint: [], cmd: [], workingDir: '/', user: '', labels: {} },
+        },
+        limits: { memoryBytes: 256 * MIB, cpuCores: 1, pidsMax: 64, writableBytesMax: 16 * MIB },
+        network: { mode: 'none', allowCidrs: [] },
+        hostname: 'probe',
+        labels: {},
+    };
+}
+function hostsFile(hostname) {
+    return `127.0.0.1\tlocalhost ${hostname}\n::1\tlocalhost ip6-localhost ip6-loopback ${hostname}\n`;
+}
+function asCreateError(error, signal) {
+    if (signal.aborted || isFaasError(error))
+        return error;
+    if (error instanceof HostKitError) {
+        return new FaasError('sandbox/create-failed', { message: 'The host could not make the sandbox.', cause: error });
+    }
+    return error;
+}
+//# sourceMappingURL=driver.js.map

@@ -1,0 +1,91 @@
+/** Frees what a killed process left: found by name, whatever state it was in. */
+import { readdir, readFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { asId } from '@faas-platform/core';
+import { directoryName, sandboxOfDirectory, sandboxPaths } from './layout.js';
+import { teardown } from './teardown.js';
+const KILL_DEADLINE_MS = 10_000;
+const AT_ONCE = 8;
+export async function reclaimAll(options) {
+    const { owner, cgroups, hostkit, keep, log } = options;
+    // A runtime that was started a moment before the kill would otherwise go on to make a sandbox behind our back.
+    const launching = Number(await hostkit.call('cgroup-kill', KILL_DEADLINE_MS, cgroups.processDirectory(owner.launchCgroup)));
+    const spared = (id) => keep.has(id);
+    const directories = (await sandboxesIn(owner.sandboxesDir, owner)).filter((id) => !spared(id));
+    const groups = new Set();
+    let cgroupDirs = 0;
+    for (const parent of cgroups.directories(owner.cgroup)) {
+        for (const name of await subdirectories(parent)) {
+            const id = asId(name);
+            if (name === basename(owner.launchCgroup) || spared(id))
+                continue;
+            groups.add(id);
+            cgroupDirs++;
+        }
+    }
+    const gone = [...new Set([...directories, ...groups])];
+    const mounts = await unmountBelow(options, gone);
+    let processes = launching;
+    for (let at = 0; at < gone.length; at += AT_ONCE) {
+        const freed = await Promise.all(gone.slice(at, at + AT_ONCE).map((id) => teardown({ id, paths: sandboxPaths(owner, id), hostkit, cgroups, log })));
+        for (const { processes: met } of freed)
+            processes += met;
+    }
+    const retained = (await sandboxesIn(owner.retainedDir, owner)).filter((id) => !spared(id));
+    for (const id of retained)
+        await hostkit.call('rmtree', join(owner.retainedDir, directoryName(owner, id)));
+    const networks = (await options.egress?.reclaim()) ?? 0;
+    if (!options.inUse)
+        await removeSharedGroups(options);
+    const report = {
+        sandboxes: gone.length,
+        mounts,
+        cgroups: cgroupDirs,
+        networkNamespaces: networks,
+        processes,
+        directories: directories.length + retained.length,
+    };
+    if (gone.length + retained.length + launching + networks > 0)
+        log.info({ runtime: owner.runtime, ...report }, 'reclaimed what an earlier process left');
+    return report;
+}
+/** Groups without sandboxes: those of this driver, then the one above when no other driver uses it. */
+export async function removeSharedGroups(options) {
+    const { owner, cgroups, hostkit } = options;
+    const dirs = [owner.launchCgroup, owner.cgroup, owner.rootCgroup].flatMap((group) => cgroups.directories(group));
+    await hostkit.run(dirs.map((dir) => ['rmdir', dir]));
+}
+/** Sandboxes' mounts live in their own namespaces; whatever is found in ours was put there by somebody else. */
+async function unmountBelow(options, gone) {
+    const prefixes = gone.map((id) => `${sandboxPaths(options.owner, id).dir}/`);
+    const mountPoints = (await readFile('/proc/self/mountinfo', 'utf8'))
+        .split('\n')
+        .flatMap((line) => line.split(' ')[4] ?? [])
+        .filter((path) => prefixes.some((prefix) => path.startsWith(prefix)))
+        .reverse();
+    for (const path of mountPoints)
+        await options.hostkit.call('umount', path);
+    return mountPoints.length;
+}
+/** Sandboxes of this driver that have an entry in a directory. */
+export async function sandboxesIn(dir, owner) {
+    try {
+        return (await readdir(dir)).flatMap((name) => sandboxOfDirectory(owner, name) ?? []);
+    }
+    catch (error) {
+        if (error.code === 'ENOENT')
+            return [];
+        throw error;
+    }
+}
+async function subdirectories(dir) {
+    try {
+        return (await readdir(dir, { withFileTypes: true })).filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+    }
+    catch (error) {
+        if (error.code === 'ENOENT')
+            return [];
+        throw error;
+    }
+}
+//# sourceMappingURL=reclaim.js.map
