@@ -1,0 +1,93 @@
+import { cp, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { ImageStore } from '@faas-platform/core'
+import { FaasError, silentLog } from '@faas-platform/core'
+import { eventually, MemoryImageStore } from '@faas-platform/testkit'
+import { describe, expect, it } from 'vitest'
+import { LocalImages } from './local-images.js'
+
+const never = new AbortController().signal
+
+/** A store that takes any directory as an image; what matters here is which names it is asked to take. */
+class RecordingStore extends MemoryImageStore {
+  readonly imports: string[] = []
+  constructor() {
+    super(() => Date.now())
+  }
+  override async importArchive(path: string, options: Parameters<ImageStore['importArchive']>[1]): ReturnType<ImageStore['importArchive']> {
+    if (path.includes('broken')) throw new FaasError('image/invalid', { message: 'The image is broken.' })
+    this.imports.push(options.reference ?? '')
+    this.add(options.reference ?? '', { programs: [], files: { '/name': options.reference ?? '' }, standIn: options.standIn === true })
+    return (await this.list()).filter((image) => image.reference === options.reference)
+  }
+}
+
+async function setUp(): Promise<AsyncDisposable & { readonly dir: string; build(name: string, ref: string): Promise<void>; make(store: ImageStore, standIns?: 'auto' | 'never'): LocalImages }> {
+  const dir = await mkdtemp(join(tmpdir(), 'faas-images-test-'))
+  return {
+    dir,
+    async build(name, ref) {
+      await mkdir(join(dir, name))
+      await writeFile(join(dir, `${name}.stamp.tmp`), JSON.stringify({ ref, digest: `sha256:${'0'.repeat(64)}` }))
+      await cp(join(dir, `${name}.stamp.tmp`), join(dir, `${name}.stamp.json`))
+    },
+    make: (store, standIns = 'auto') => new LocalImages({ dir, standIns, stores: new Map([['docker', store]]), log: silentLog, onImported: () => undefined }),
+    [Symbol.asyncDispose]: () => rm(dir, { recursive: true, force: true }),
+  }
+}
+
+describe('built images', () => {
+  it('come in under their own name and, marked, under the names they stand in for', async () => {
+    await using images = await setUp()
+    await images.build('base', 'faas/base:latest')
+    const store = new RecordingStore()
+    await using local = images.make(store)
+    await local.bringIn()
+    expect(store.imports).toEqual(['faas/base:latest', 'alpine:latest'])
+    expect((await store.resolve('alpine:latest', { pull: 'never', signal: never })).standIn).toBe(true)
+    expect((await store.resolve('faas/base:latest', { pull: 'never', signal: never })).standIn).toBe(false)
+    await local.bringIn()
+    expect(store.imports).toHaveLength(2)
+  })
+
+  it('never replace an image that carries the name already', async () => {
+    await using images = await setUp()
+    await images.build('base', 'faas/base:latest')
+    const store = new RecordingStore()
+    store.add('alpine:latest', { programs: [], files: { '/real': '1' } })
+    await using local = images.make(store)
+    await local.bringIn()
+    expect(store.imports).toEqual(['faas/base:latest'])
+    expect((await store.resolve('alpine:latest', { pull: 'never', signal: never })).standIn).toBe(false)
+  })
+
+  it('stand in for nothing when told not to', async () => {
+    await using images = await setUp()
+    await images.build('base', 'faas/base:latest')
+    const store = new RecordingStore()
+    await using local = images.make(store, 'never')
+    await local.bringIn()
+    expect(store.imports).toEqual(['faas/base:latest'])
+  })
+
+  it('that are built later come in while the gateway serves', async () => {
+    await using images = await setUp()
+    const store = new RecordingStore()
+    await using local = images.make(store)
+    await local.bringIn()
+    local.watch()
+    await images.build('python', 'faas/python:3.11')
+    await eventually(() => store.imports.includes('python:3.11-slim'))
+  })
+
+  it('that can not be taken do not keep the others out', async () => {
+    await using images = await setUp()
+    await images.build('a-broken', 'faas/broken:1')
+    await images.build('base', 'faas/base:latest')
+    const store = new RecordingStore()
+    await using local = images.make(store)
+    await local.bringIn()
+    expect(store.imports).toContain('faas/base:latest')
+  })
+})
