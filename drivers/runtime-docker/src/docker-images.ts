@@ -339,7 +339,8 @@ function pullError(thrown: unknown, wanted: ImageReference, hadCredentials: bool
 
 function registryAuth(registry: string, credentials: RegistryCredentials): string {
   const serveraddress = registry === 'docker.io' ? 'https://index.docker.io/v1/' : registry
-  return Buffer.from(JSON.stringify({ ...credentials, serveraddress })).toString('base64url')
+  // Padded, unlike Node's own base64url: the engine decodes strictly, and drops what it can not read without a word.
+  return Buffer.from(JSON.stringify({ ...credentials, serveraddress })).toString('base64').replaceAll('+', '-').replaceAll('/', '_')
 }
 
 function imageId(image: Shape): ImageDigest {
