@@ -120,7 +120,7 @@ export function defaultExecutorConfig(host: { readonly cores: number; readonly m
       memoryBytesMax: Math.min(2 * GIB, Math.floor(host.memoryBytes / 4)),
       idleMemoryBytesGuess: 32 * MIB,
       creationConcurrencyMax: host.cores + 1,
-      readyMaxPerKey: 64,
+      readyMaxPerKey: 16,
       keysMax: 64,
       idleMsMax: 60_000,
       safety: 1.5,

@@ -14,7 +14,7 @@ import type { ExecutorConfig } from './config.js'
 import type { Disposer } from './disposer.js'
 import type { LiveExecution } from './live-execution.js'
 import type { Metrics } from './metrics.js'
-import type { ModeTable, SandboxLease } from './modes.js'
+import type { LeaseEnd, ModeTable, SandboxLease } from './modes.js'
 import { verdictOf, verdictOfFailure, type Verdict } from './outcome.js'
 import type { Progress } from './placement.js'
 import { runCommand, type CommandEnd } from './run-command.js'
@@ -50,6 +50,7 @@ export class Engine {
     let lease: SandboxLease | null = null
     let result: ExecutionResult
     let statsAfter: SandboxStats | null = null
+    let measured: Promise<SandboxStats | null> = Promise.resolve(null)
     let sandboxSpent = false
     try {
       ticket = options.ticket instanceof Promise ? await options.ticket : options.ticket
@@ -60,7 +61,10 @@ export class Engine {
       await options.beforeStart?.()
       const end = await this.#run(live, lease, progress)
       sandboxSpent = end.sandboxSpent
-      if (!sandboxSpent) statsAfter = await this.#stats(lease)
+      if (!sandboxSpent) {
+        measured = this.#stats(lease)
+        statsAfter = await this.#inGoodTime(measured, end, progress)
+      }
       const verdict = verdictOf(end, live.scope.message, statsAfter, live.request.limits.writableBytesMax)
       if (verdict.outcome === 'error') live.failure = end.error ?? new FaasError('sandbox/lost', { message: verdict.message ?? 'The command did not end.' })
       await this.#closeLog(live, end)
@@ -74,7 +78,7 @@ export class Engine {
       result = this.#compose(live, verdict, { end: null, lease, progress, statsAfter: null })
     }
     live.scope[Symbol.dispose]()
-    this.#letGo(ticket, lease, result, statsAfter, sandboxSpent)
+    this.#letGo(ticket, lease, { outcome: result.outcome, statsAfter: measured, sandboxSpent })
     this.#count(live, result, clock.monotonicMs() - beganMs)
     return result
   }
@@ -109,17 +113,26 @@ export class Engine {
     return end
   }
 
-  /** Bounded: a runtime that is slow to answer costs accuracy of the usage, not the caller's time. */
-  async #stats({ sandbox }: SandboxLease): Promise<SandboxStats | null> {
-    const { clock, config, log } = this.parts
-    const over = new AbortController()
-    const late = clock.delay(config.statsTimeoutMs, over.signal).then(() => null, () => null)
-    const stats = sandbox.stats().catch((error: unknown) => {
-      log.debug({ sandbox: sandbox.id, err: error }, 'a sandbox could not be measured')
+  #stats({ sandbox }: SandboxLease): Promise<SandboxStats | null> {
+    return sandbox.stats().catch((error: unknown) => {
+      this.parts.log.debug({ sandbox: sandbox.id, err: error }, 'a sandbox could not be measured')
       return null
     })
+  }
+
+  /**
+   * The measurement, if it comes in a time that fits the command: a twentieth of what it ran. A short command that
+   * succeeded does not wait at all, and is accounted by the kernel's figures for its process. One that failed does
+   * wait, because the measurement may tell why.
+   */
+  async #inGoodTime(measured: Promise<SandboxStats | null>, { exit }: CommandEnd, { watch }: Progress): Promise<SandboxStats | null> {
+    const { clock, config } = this.parts
+    const failed = exit === null || exit.exitCode !== 0
+    const patienceMs = failed ? config.statsTimeoutMs : Math.min(config.statsTimeoutMs, (watch.budget()['run'] ?? 0) / 20)
+    if (patienceMs < 1) return null
+    const over = new AbortController()
     try {
-      return await Promise.race([stats, late])
+      return await Promise.race([measured, clock.delay(patienceMs, over.signal).then(() => null, () => null)])
     } finally {
       over.abort(OVER)
     }
@@ -166,12 +179,12 @@ export class Engine {
   }
 
   /** I2. Under too much teardown the ticket stays out until the sandbox is gone, so that load waits for it. */
-  #letGo(ticket: Ticket | null, lease: SandboxLease | null, result: ExecutionResult, statsAfter: SandboxStats | null, sandboxSpent: boolean): void {
+  #letGo(ticket: Ticket | null, lease: SandboxLease | null, end: LeaseEnd): void {
     if (lease === null) {
       ticket?.release()
       return
     }
-    const released = lease.release({ outcome: result.outcome, statsAfter, sandboxSpent })
+    const released = lease.release(end)
     if (this.parts.disposer.overloaded) void released.then(() => ticket?.release())
     else ticket?.release()
   }

@@ -17,6 +17,7 @@ import { ExecutionLog } from './execution-log.js'
 import { abortable, History } from './history.js'
 import { ImageResolver } from './images.js'
 import { Instances } from './instances.js'
+import { KeyedRuns } from './keyed-runs.js'
 import { linkSignals, sharedController } from './link-signals.js'
 import { LiveExecution } from './live-execution.js'
 import { Metrics, type MetricsSnapshot } from './metrics.js'
@@ -36,17 +37,9 @@ import { OVER } from './over.js'
 
 const NEVER = sharedController().signal
 
-/** An execution under an idempotency key, from the moment the key is first seen. */
-interface KeyedRun {
-  readonly hash: string
-  /** Only an id when the execution ended and is known to the ledger alone. */
-  readonly run: Promise<LiveExecution | ExecutionId>
-}
-
 export class Executor implements AsyncDisposable {
   readonly #metrics = new Metrics()
   readonly #closing = sharedController()
-  readonly #keys = new Map<string, KeyedRun>()
   readonly #syncRuns = new Set<LiveExecution>()
   readonly #runtimes: Runtimes
   readonly #images: ImageResolver
@@ -57,6 +50,7 @@ export class Executor implements AsyncDisposable {
   readonly #retention: Retention
   readonly #instances: Instances
   readonly #history: History
+  readonly #keyed: KeyedRuns
   readonly #engine: Engine
   readonly #background: Background
   #pendingWrites = 0
@@ -77,6 +71,7 @@ export class Executor implements AsyncDisposable {
     this.#retention = new Retention(config.retention, { clock, log, disposer, metrics })
     this.#instances = new Instances({ config: config.instances, recordTtlMs: config.recordTtlMs, placement, ledger, disposer, clock, ids, log })
     this.#history = new History(ledger, logStore)
+    this.#keyed = new KeyedRuns(ledger, clock, (id) => this.#history.live.get(id))
     const modes = modeTable({ placement, retention: this.#retention, instances: this.#instances })
     this.#engine = new Engine({ modes, config, clock, log, disposer, metrics })
     this.#background = new Background({
@@ -106,7 +101,7 @@ export class Executor implements AsyncDisposable {
     const { idempotencyKey } = context
     if (idempotencyKey === undefined) return this.#follow(this.#begin(request, context, null), context)
     const hash = hashRequest(request)
-    const joined = await this.#once(context.principal, idempotencyKey, hash, () => Promise.resolve(this.#begin(request, context, hash)))
+    const joined = await this.#keyed.join(context.principal, idempotencyKey, hash, () => Promise.resolve(this.#begin(request, context, hash)))
     if (joined instanceof LiveExecution) return this.#follow(joined, context)
     const result = await this.#storedResult(joined, context.signal)
     if (result.outcome === 'error') throw new FaasError(result.errorCode ?? 'internal/bug', { message: result.message ?? 'The execution failed.' })
@@ -122,7 +117,7 @@ export class Executor implements AsyncDisposable {
     const { principal, idempotencyKey } = context
     if (idempotencyKey === undefined) return (await this.#submit(request, context, null)).record()
     const hash = hashRequest(request)
-    const joined = await this.#once(principal, idempotencyKey, hash, () => this.#submit(request, context, hash))
+    const joined = await this.#keyed.join(principal, idempotencyKey, hash, () => this.#submit(request, context, hash))
     return joined instanceof LiveExecution ? joined.record() : this.#history.get(joined, principal)
   }
 
@@ -346,27 +341,6 @@ export class Executor implements AsyncDisposable {
     }
   }
 
-  /** One execution per key: the first starts it, others join it, other requests under the same key are refused. */
-  async #once(principal: PrincipalId, key: string, hash: string, start: () => Promise<LiveExecution>): Promise<LiveExecution | ExecutionId> {
-    const place = `${principal}\n${key}`
-    let entry = this.#keys.get(place)
-    if (entry === undefined) {
-      entry = { hash, run: this.#storedOrStarted(principal, key, hash, start) }
-      this.#keys.set(place, entry)
-      entry.run.catch(() => this.#keys.delete(place)) // The caller gets the failure; the key is free again.
-    } else if (entry.hash !== hash) throw keyConflict()
-    return entry.run
-  }
-
-  async #storedOrStarted(principal: PrincipalId, key: string, hash: string, start: () => Promise<LiveExecution>): Promise<LiveExecution | ExecutionId> {
-    const stored = await this.options.ledger.getIdempotency(principal, key, this.options.clock.nowMs())
-    if (stored === null) return start()
-    if (stored.requestHash !== hash) throw keyConflict()
-    const live = this.#history.live.get(stored.executionId)
-    if (live === undefined) this.#keys.delete(`${principal}\n${key}`) // The ledger answers the next one, too.
-    return live ?? stored.executionId
-  }
-
   async #storedResult(id: ExecutionId, signal: AbortSignal): Promise<ExecutionResult> {
     const live = this.#history.live.get(id)
     if (live !== undefined) {
@@ -407,7 +381,7 @@ export class Executor implements AsyncDisposable {
 
   #forget(live: LiveExecution): void {
     if (this.#history.live.get(live.id) === live) this.#history.live.delete(live.id)
-    if (live.idempotencyKey !== null) this.#keys.delete(`${live.principal}\n${live.idempotencyKey}`)
+    this.#keyed.forget(live)
   }
 
   async #reclaim(signal: AbortSignal): Promise<Partial<Record<RuntimeName, ReclaimReport>>> {
@@ -485,10 +459,6 @@ export class Executor implements AsyncDisposable {
   #progress(signal: AbortSignal): Progress {
     return { watch: new Stopwatch(this.options.clock), signal, decision: null, image: null }
   }
-}
-
-function keyConflict(): FaasError {
-  return new FaasError('request/idempotency-conflict', { message: 'The idempotency key was used before with another request.', hint: 'Use a new key for a new request.' })
 }
 
 function usageOf(result: ExecutionResult, memoryBytes: number): UsageTotal {

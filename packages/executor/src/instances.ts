@@ -6,7 +6,7 @@
  * I3. Other principals' instances are not found.
  */
 import {
-  asId, FaasError, INSTANCE_STATES, isFaasError, toFaasError, transition, type Clock, type ExecutionId, type Ids, type InstanceId, type InstanceRecord,
+  asId, FaasError, INSTANCE_STATES, isFaasError, transition, type Clock, type ExecutionId, type Ids, type InstanceId, type InstanceRecord,
   type InstanceState, type Ledger, type Lifecycle, type LogSink, type PrincipalId, type Sandbox,
 } from '@faas-platform/core'
 import type { InstancesConfig } from './config.js'
@@ -86,7 +86,7 @@ export class Instances {
   }
 
   /** The lease of one command in a running instance. @throws FaasError `instance/not-found`, `instance/wrong-state` */
-  async enter(id: InstanceId, principal: PrincipalId, progress: Progress, { fresh }: { readonly fresh: boolean }): Promise<SandboxLease> {
+  enter(id: InstanceId, principal: PrincipalId, progress: Progress, { fresh }: { readonly fresh: boolean }): SandboxLease {
     const live = this.#find(id, principal)
     const { sandbox, record } = live
     if (record.state !== 'running' || sandbox === null) {
@@ -96,19 +96,12 @@ export class Instances {
     this.#touch(live)
     progress.decision ??= { runtime: record.runtime, isolation: this.#isolation(live), reason: `${record.runtime} runs this instance.` }
     progress.image = record.image
-    let statsBefore
-    try {
-      statsBefore = await sandbox.stats()
-    } catch (error) {
-      live.active--
-      throw toFaasError(error)
-    }
     if (!fresh) progress.watch.lap('acquire')
     return {
       sandbox,
       image: record.image,
       start: fresh ? 'cold' : 'reused',
-      statsBefore,
+      statsBefore: null, // Others may run in it at the same time: each is accounted by its own processes.
       instanceId: record.id,
       env: record.env,
       release: ({ sandboxSpent }) => {

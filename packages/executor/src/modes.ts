@@ -10,7 +10,8 @@ import type { AcceptedWork } from './types.js'
 
 export interface LeaseEnd {
   readonly outcome: Outcome
-  readonly statsAfter: SandboxStats | null
+  /** Null when the sandbox could not be measured. */
+  readonly statsAfter: Promise<SandboxStats | null>
   readonly sandboxSpent: boolean
 }
 

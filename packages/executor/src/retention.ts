@@ -48,12 +48,14 @@ export class Retention {
     const { disposer } = this.parts
     const what = `sandbox ${sandbox.id}`
     const possible = this.config.enabled && !this.#closed && !end.sandboxSpent && WORTH_KEEPING.has(end.outcome) && placed.chosen.driver.features.retain
-    const before = placed.statsBefore?.writableBytes ?? 0
-    const after = end.statsAfter?.writableBytes ?? null
-    if (!possible || (after !== null && after > this.config.entryBytesMax)) return disposer.push(what, () => sandbox[Symbol.asyncDispose]())
+    if (!possible) return disposer.push(what, () => sandbox[Symbol.asyncDispose]())
     const entry = this.#add(work, placed)
-    if (after !== null && after <= before) return disposer.push(what, () => sandbox[Symbol.asyncDispose]())
-    const done = disposer.push(what, () => this.#retain(entry, sandbox))
+    const done = disposer.push(what, async () => {
+      const before = placed.statsBefore?.writableBytes ?? 0
+      const after = (await end.statsAfter)?.writableBytes ?? null
+      if (after !== null && after <= before) await sandbox[Symbol.asyncDispose]()
+      else await this.#retain(entry, sandbox, after)
+    })
     entry.pending = done
     return done
   }
@@ -100,8 +102,10 @@ export class Retention {
     return entry
   }
 
-  async #retain(entry: Entry, sandbox: Sandbox): Promise<void> {
-    if (this.#entries.get(entry.executionId) !== entry) { // Dropped while it waited its turn.
+  async #retain(entry: Entry, sandbox: Sandbox, writableBytes: number | null): Promise<void> {
+    const tooLarge = writableBytes !== null && writableBytes > this.config.entryBytesMax
+    if (tooLarge) this.#entries.delete(entry.executionId)
+    if (this.#entries.get(entry.executionId) !== entry) { // Too large, or dropped while it waited its turn.
       await sandbox[Symbol.asyncDispose]()
       return
     }

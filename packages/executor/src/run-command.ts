@@ -108,7 +108,7 @@ export async function runCommand(options: CommandOptions): Promise<CommandEnd> {
 
 /** Does this failure speak of the sandbox or its agent, and not only of the command? */
 function isSpent(error: FaasError | null): boolean {
-  return error !== null && (error.code.startsWith('sandbox/') || error.code.startsWith('agent/'))
+  return error !== null && (error.code.startsWith('sandbox/') || error.code.startsWith('agent/') || error.code === 'execution/disk-limit')
 }
 
 /** A signal that can not be delivered is no news: the process is gone, or the sandbox is, and `wait` says so. */
