@@ -68,6 +68,7 @@ pub const SIGKILL: c_int = 9;
 pub const SIGPIPE: c_int = 13;
 pub const SIGCHLD: c_int = 17;
 pub const SIGSTOP: c_int = 19;
+pub const SIGWINCH: c_int = 28;
 
 pub const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 pub const SYSFS_MAGIC: i64 = 0x62656572;
@@ -589,6 +590,13 @@ pub fn nofile_resource() -> u32 {
 pub fn set_winsize(fd: RawFd, cols: u16, rows: u16) -> io::Result<()> {
     let size = Winsize { rows, cols, xpixel: 0, ypixel: 0 };
     check(unsafe { c::ioctl(fd, 0x5414 as c_ulong, &size) }).map(drop)
+}
+
+/// The process group that a terminal's keys and signals go to.
+pub fn foreground_group(terminal: RawFd) -> io::Result<i32> {
+    let mut group: c_int = 0;
+    check(unsafe { c::ioctl(terminal, 0x540f as c_ulong, &mut group) })?;
+    if group > 0 { Ok(group) } else { Err(os_error(ESRCH)) }
 }
 
 pub fn unlock_pty(master: RawFd) -> io::Result<()> {

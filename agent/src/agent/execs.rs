@@ -222,9 +222,9 @@ impl Server {
     pub(super) fn resize(&mut self, conn: u64, m: Message<'_>) -> Handled {
         let r = exec_ref(m.payload)?;
         let (cols, rows) = (r.first.unwrap_or(0) as u16, r.second.unwrap_or(0) as u16);
-        let result = match self.execs.get(&r.exec).map(|e| &e.terminal) {
-            Some(Some(terminal)) => sys::set_winsize(terminal.as_raw_fd(), cols, rows).map_err(no_resources),
-            Some(None) => Err(Refusal::new(code::INVALID, "the command has no terminal")),
+        let result = match self.execs.get(&r.exec).map(|e| (e.pid, &e.terminal)) {
+            Some((pid, Some(terminal))) => resize_terminal(terminal.as_raw_fd(), pid, cols, rows).map_err(no_resources),
+            Some((_, None)) => Err(Refusal::new(code::INVALID, "the command has no terminal")),
             None => Err(Refusal::new(code::NO_SUCH_EXEC, "no such running command")),
         };
         self.answer(conn, m.stream, result.map(|()| Vec::new()));
@@ -396,6 +396,17 @@ fn home_entry(identity: Option<&users::Identity>) -> CString {
     CString::new(entry).unwrap_or_else(|_| c"HOME=/".to_owned())
 }
 
+/// Linux tells the foreground group itself; gVisor only stores the size. A second
+/// signal for the same change makes a program look at the size twice.
+fn resize_terminal(terminal: RawFd, leader: i32, cols: u16, rows: u16) -> io::Result<()> {
+    sys::set_winsize(terminal, cols, rows)?;
+    let group = sys::foreground_group(terminal).unwrap_or(leader);
+    match sys::kill(-group, sys::SIGWINCH) {
+        Err(err) if sys::errno_of(&err) != sys::ESRCH => Err(err),
+        _ => Ok(()), // nobody is left to be told
+    }
+}
+
 fn no_resources(err: io::Error) -> Refusal {
     Refusal { code: code::NO_RESOURCES, errno: sys::errno_of(&err), message: err.to_string() }
 }
@@ -416,6 +427,10 @@ fn spawn_refusal(plan: &Plan, err: SpawnError) -> Refusal {
         (Step::Exec, sys::E2BIG) => {
             (code::ARGUMENTS_TOO_BIG, "arguments and environment exceed the kernel's limit".to_owned())
         }
+        // What gVisor says of a single string above its limit.
+        (Step::Exec, sys::ENAMETOOLONG) if has_huge_string(plan) => {
+            (code::ARGUMENTS_TOO_BIG, "an argument or variable exceeds the kernel's limit".to_owned())
+        }
         (Step::Exec, sys::EACCES | sys::EPERM | sys::ENOEXEC | sys::EISDIR | sys::ELOOP) => {
             (code::NOT_EXECUTABLE, format!("command {name:?} can not be executed: {reason}"))
         }
@@ -425,4 +440,9 @@ fn spawn_refusal(plan: &Plan, err: SpawnError) -> Refusal {
         (step, _) => (code::EXEC_FAILED, format!("{step:?}: {reason}")),
     };
     Refusal { code, errno: err.errno, message }
+}
+
+/// One string of an argument list may have 32 pages (execve(2), MAX_ARG_STRLEN).
+fn has_huge_string(plan: &Plan) -> bool {
+    plan.argv.iter().chain(&plan.env).any(|s| s.as_bytes_with_nul().len() > 32 * 4096)
 }
