@@ -12,14 +12,20 @@ const never = new AbortController().signal
 /** A store that takes any directory as an image; what matters here is which names it is asked to take. */
 class RecordingStore extends MemoryImageStore {
   readonly imports: string[] = []
+  /** As the real stores have it: a mark of the name, not of the content. */
+  readonly #standIns = new Set<string>()
   constructor() {
     super(() => Date.now())
   }
   override async importArchive(path: string, options: Parameters<ImageStore['importArchive']>[1]): ReturnType<ImageStore['importArchive']> {
     if (path.includes('broken')) throw new FaasError('image/invalid', { message: 'The image is broken.' })
     this.imports.push(options.reference ?? '')
-    this.add(options.reference ?? '', { programs: [], files: { '/name': options.reference ?? '' }, standIn: options.standIn === true })
+    this.add(options.reference ?? '', { programs: [], files: { '/path': path } })
+    if (options.standIn === true) this.#standIns.add(options.reference ?? '')
     return (await this.list()).filter((image) => image.reference === options.reference)
+  }
+  override async resolve(...call: Parameters<ImageStore['resolve']>): ReturnType<ImageStore['resolve']> {
+    return { ...(await super.resolve(...call)), standIn: this.#standIns.has(call[0]) }
   }
 }
 
@@ -60,6 +66,16 @@ describe('built images', () => {
     await local.bringIn()
     expect(store.imports).toEqual(['faas/base:latest'])
     expect((await store.resolve('alpine:latest', { pull: 'never', signal: never })).standIn).toBe(false)
+  })
+
+  it('mark a name that another gateway of the same engine gave to the same image', async () => {
+    await using images = await setUp()
+    await images.build('base', 'faas/base:latest')
+    const store = new RecordingStore()
+    for (const reference of ['faas/base:latest', 'alpine:latest']) await store.importArchive(join(images.dir, 'base'), { reference, signal: never })
+    await using local = images.make(store)
+    await local.bringIn()
+    expect((await store.resolve('alpine:latest', { pull: 'never', signal: never })).standIn).toBe(true)
   })
 
   it('stand in for nothing when told not to', async () => {

@@ -75,10 +75,7 @@ export class LocalImages implements AsyncDisposable {
       const standIn = reference !== image.reference
       try {
         const stored = await this.#stored(store, reference)
-        const isOurs = stored !== null && (!standIn || stored.standIn)
-        // An engine's store has digests of its own, so that a newer build is only seen where digests are the archive's.
-        const isCurrent = stored !== null && (stored.digest === image.digest || family === 'docker')
-        if (stored !== null && (isCurrent || !isOurs)) continue // I1
+        if (stored !== null && (standIn ? await this.#needsNoStandIn(store, image, stored) : isCurrent(family, image, stored))) continue
         await store.importArchive(image.dir, { reference, standIn, signal: this.#stop.signal })
         this.options.log.info({ store: family, image: reference, standIn }, 'image imported')
         this.options.onImported()
@@ -87,6 +84,13 @@ export class LocalImages implements AsyncDisposable {
         this.options.log.error({ err: error, store: family, image: reference }, 'image not imported')
       }
     }
+  }
+
+  /** I1. A name that carries the very image that was built here is a stand-in, whoever set it: engines are shared. */
+  async #needsNoStandIn(store: ImageStore, image: BuiltImage, stored: ResolvedImage): Promise<boolean> {
+    const own = await this.#stored(store, image.reference)
+    const isSame = stored.digest === own?.digest
+    return stored.standIn ? isSame : !isSame
   }
 
   async #stored(store: ImageStore, reference: string): Promise<ResolvedImage | null> {
@@ -120,4 +124,9 @@ export class LocalImages implements AsyncDisposable {
     }
     return built
   }
+}
+
+/** An engine's store has digests of its own: a newer build is only seen where digests are the archive's. */
+function isCurrent(family: string, image: BuiltImage, stored: ResolvedImage): boolean {
+  return stored.digest === image.digest || family === 'docker'
 }
