@@ -12,8 +12,8 @@ import type { GatewayCounters } from './telemetry/counters.js'
 /** The part of the executor that the gateway drives. */
 export type ServedExecutor = Pick<
   Executor,
-  | 'run' | 'submit' | 'get' | 'list' | 'cancel' | 'subscribe' | 'runtimes' | 'prewarm' | 'pools' | 'metrics' | 'invalidateImages'
-  | 'createInstance' | 'listInstances' | 'getInstance' | 'stopInstance' | 'deleteInstance' | 'execInInstance' | 'instanceSandbox'
+  | 'run' | 'submit' | 'get' | 'list' | 'cancel' | 'subscribe' | 'runtimes' | 'prewarm' | 'pools' | 'metrics' | 'invalidateImages' | 'releaseImage'
+  | 'createInstance' | 'listInstances' | 'getInstance' | 'stopInstance' | 'deleteInstance' | 'execInInstance'
 >
 
 export interface GatewayContext {

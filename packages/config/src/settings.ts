@@ -128,7 +128,7 @@ export const SETTINGS = {
     doc: 'Memory that all warm sandboxes together may take.',
   }),
   poolIdleMs: integerSetting({ section: 'pool', env: 'FAAS_POOL_IDLE_MS', unit: 'ms', min: 1000, max: DAY_MS, default: 60_000, doc: 'A warm sandbox above the prewarmed number goes after this long without demand.' }),
-  poolSizeMax: integerSetting({ section: 'pool', env: 'FAAS_POOL_MAX', unit: 'count', min: 1, max: 10_000, default: 64, doc: 'Warm sandboxes of one kind (runtime, image, limits, network).' }),
+  poolSizeMax: integerSetting({ section: 'pool', env: 'FAAS_POOL_MAX', unit: 'count', min: 1, max: 10_000, default: 16, doc: 'Warm sandboxes of one kind (runtime, image, limits, network).' }),
   prewarmCount: integerSetting({ section: 'pool', env: 'FAAS_PREWARM', unit: 'count', min: 0, max: 1000, default: 2, doc: 'Warm sandboxes of the default image that are made at start and kept.' }),
 
   retainMs: integerSetting({ section: 'retention', env: 'FAAS_RETAIN_MS', unit: 'ms', min: 0, max: 30 * DAY_MS, default: 900_000, doc: 'How long the end state (written files) of an execution stays addressable by its request id; `0` keeps none.' }),

@@ -49,6 +49,7 @@ const RemoveQuery = Type.Object({ reference: Type.String({ minLength: 1, maxLeng
 type RemoveQuery = Static<typeof RemoveQuery>
 
 const tags = ['images']
+const REMOVE_DEADLINE_MS = 60_000
 
 export function imageRoutes(app: FastifyInstance, gateway: GatewayContext): void {
   app.get('/api/v1/images', {
@@ -145,7 +146,11 @@ export function imageRoutes(app: FastifyInstance, gateway: GatewayContext): void
     schema: { tags, summary: 'Remove an image', querystring: RemoveQuery, response: { 204: Type.Null(), ...errorResponses(400, 401, 403, 404, 409, 503) } },
   }, async (request, reply) => {
     const [, store] = storeOf(gateway, request.query.store)
-    await store.remove(request.query.reference, AbortSignal.timeout(60_000))
+    const signal = AbortSignal.timeout(REMOVE_DEADLINE_MS)
+    const { digest } = await store.resolve(request.query.reference, { pull: 'never', signal })
+    // Idle sandboxes of the pool would keep it in use.
+    await gateway.executor.releaseImage(digest)
+    await store.remove(request.query.reference, signal)
     gateway.executor.invalidateImages()
     return reply.code(204).send()
   })
