@@ -359,8 +359,10 @@ export function openFile(proc: Proc, path: string, op: '<' | '>' | '>>'): OpenFi
   }
   if (opened.type !== 'file') throw new GuestError('EINVAL', path)
   return new OpenFile({
-    // eslint-disable-next-line @typescript-eslint/require-await -- a throw must be a rejection
-    write: async (bytes) => tree.append(opened, bytes),
+    write: async (bytes) => {
+      tree.append(opened, bytes)
+      await Promise.resolve()
+    },
   })
 }
 
