@@ -27,6 +27,10 @@ export interface StartOptions {
   readonly name: string
   readonly body: unknown
   readonly delivery: AgentDelivery
+  /** False: behave as if the engine were another machine. */
+  readonly look: boolean
+  /** For the agent to answer; absent: long enough for a loaded engine. */
+  readonly connectDeadlineMs?: number
   readonly clock: Clock
   readonly watch: Stopwatch
   /** Gets the steps that undo what was done so far. */
@@ -39,7 +43,7 @@ export interface StartOptions {
  * its removal would be nobody's. So an abort waits for the call that is under way, and then everything is undone.
  */
 export async function startContainerWithAgent(options: StartOptions): Promise<StartedContainer> {
-  const { client, name, body, delivery, clock, watch, cleanup, signal } = options
+  const { client, name, body, delivery, clock, watch, cleanup, signal, connectDeadlineMs = CONNECT_DEADLINE_MS } = options
   signal.throwIfAborted()
   // By name, and armed before: a call that failed on our side may have succeeded on the engine's.
   cleanup.add(() => removeContainer(client, name, { deadlineMs: REMOVE_DEADLINE_MS, delay: (ms) => clock.delay(ms), nowMs: () => clock.monotonicMs() }))
@@ -61,12 +65,12 @@ export async function startContainerWithAgent(options: StartOptions): Promise<St
   const inspect = await inspectContainer(client, id)
   const pid = runningPid(inspect, attach)
   watch.lap('engine_inspect')
-  const socketOptions = { clock, deadlineMs: CONNECT_DEADLINE_MS, signal }
-  const agent = await AgentClient.connect(attach ?? (await connectAgentSocket(pid, socketOptions)), { timeoutMs: CONNECT_DEADLINE_MS, signal }).catch(async (error: unknown) => {
+  const socketOptions = { clock, deadlineMs: connectDeadlineMs, signal }
+  const agent = await AgentClient.connect(attach ?? (await connectAgentSocket(pid, socketOptions)), { timeoutMs: connectDeadlineMs, signal }).catch(async (error: unknown) => {
     throw await startFailure(error, options.client, id, attach)
   })
   cleanup.add(() => agent.close())
-  const host = delivery.transport === 'socket' ? await HostView.of(inspect, pid) : null
+  const host = options.look ? await HostView.of(inspect, pid) : null
   watch.lap('agent_connect')
   return { id, inspect, pid, agent, attach, host }
 }

@@ -40,8 +40,8 @@ export interface AgentDelivery {
 export interface ContainerContext {
   readonly dataDirId: string
   readonly apiVersion: string
-  /** The engine's OCI runtime (`runsc`, …); absent: the engine's default. */
-  readonly runtime: string | undefined
+  /** The engine's OCI runtime: `runc`, `runsc`, … */
+  readonly runtime: string
   readonly delivery: AgentDelivery
   /** Name of the network for `egress`; null when the sandbox has none. */
   readonly network: string | null
@@ -96,7 +96,7 @@ export function containerBody(spec: SandboxSpec, context: ContainerContext): Rea
       AutoRemove: false,
       RestartPolicy: { Name: 'no' },
       LogConfig: { Type: 'none', Config: {} },
-      ...(context.runtime === undefined ? {} : { Runtime: context.runtime }),
+      Runtime: context.runtime,
       Mounts: [agentMount(delivery)],
       ...(attach ? {} : { Tmpfs: { [AGENT_RUN_DIR]: 'rw,noexec,nosuid,nodev,size=64k,nr_inodes=16,mode=0700' } }),
     },

@@ -48,7 +48,7 @@ export interface DockerDriverOptions {
   readonly hostkit?: HostKit
   /** The `nft` program; with it, and root, and an engine on this host, sandboxes can have network policy `egress`. */
   readonly nftPath?: string
-  /** An OCI runtime that the engine knows (`runsc`, `crun`); absent: its default. */
+  /** An OCI runtime that the engine knows (`runsc`, `crun`). Default `runc`: not the engine's default, which can be anything. */
   readonly runtime?: string
   /** How the agent gets in and is spoken to; absent: the best way that works, found by trying. */
   readonly agentDelivery?: 'attach' | 'volume'
@@ -73,6 +73,7 @@ export class DockerDriver implements RuntimeDriver {
   readonly #options: DockerDriverOptions
   readonly #client: EngineClient
   readonly #context: DriverContext
+  readonly #runtime: string
   readonly #live = new Map<SandboxId, DockerSandbox>()
   readonly #retained = new Set<SandboxId>()
   readonly #egress: EgressNetwork | undefined
@@ -83,14 +84,15 @@ export class DockerDriver implements RuntimeDriver {
 
   constructor(options: DockerDriverOptions) {
     this.#options = options
+    this.#runtime = options.runtime ?? 'runc'
     this.features = {
-      isolation: isolationOf(options.runtime),
-      pause: true, checkpoint: false, retain: true, network: options.nftPath === undefined ? ['none'] : ['none', 'egress'], tty: true, resizeLimits: true,
+      isolation: isolationOf(this.#runtime),
+      pause: true, checkpoint: false, retain: keepsFilesOnHost(this.#runtime), network: options.nftPath === undefined ? ['none'] : ['none', 'egress'], tty: true, resizeLimits: true,
     }
     const client = new EngineClient({ socketPath: options.socketPath })
     this.#client = client
     this.#context = {
-      client, clock: options.clock, ids: options.ids, log: options.log, dataDirId: options.dataDirId, runtime: options.runtime, agentDelivery: options.agentDelivery,
+      client, clock: options.clock, ids: options.ids, log: options.log, dataDirId: options.dataDirId, runtime: this.#runtime, agentDelivery: options.agentDelivery,
       agentParentDir: path.join(options.dataDir, 'docker', 'agent'), apiVersion: () => client.version,
     }
     if (options.nftPath !== undefined) this.#egress = new EgressNetwork({ client, dataDirId: options.dataDirId, nftPath: options.nftPath, log: options.log })
@@ -145,8 +147,8 @@ export class DockerDriver implements RuntimeDriver {
       watch.lap('prepare')
       const { delivery, bareNetwork } = proof
       const { dataDirId } = this.#options
-      const body = containerBody(spec, { dataDirId, apiVersion: this.#client.version, runtime: this.#options.runtime, delivery, network: egress?.name ?? null, bareNetwork })
-      const started = await startContainerWithAgent({ client: this.#client, name: containerName(dataDirId, spec.id), body, delivery, clock, watch, cleanup, signal })
+      const body = containerBody(spec, { dataDirId, apiVersion: this.#client.version, runtime: this.#runtime, delivery, network: egress?.name ?? null, bareNetwork })
+      const started = await startContainerWithAgent({ client: this.#client, name: containerName(dataDirId, spec.id), body, delivery, look: proof.host, clock, watch, cleanup, signal })
       let release: () => Promise<void> = () => Promise.resolve()
       if (egress !== undefined) {
         const address = await egress.admit(started.inspect, allowCidrs)
@@ -207,6 +209,7 @@ export class DockerDriver implements RuntimeDriver {
       spec, containerId: started.id, client: this.#client, agent: started.agent, attach: started.attach, host: started.host, clock, log,
       measure: (enough) => this.#measure(started, enough),
       timeBudget: watch.budget(),
+      retainable: this.features.retain,
       onEnding: release,
       onGone: () => {
         this.#live.delete(spec.id)
@@ -295,7 +298,7 @@ export class DockerDriver implements RuntimeDriver {
     const engine = await this.#negotiated(signal)
     const agent = await readAgent(this.#options.agentPath)
     try {
-      const info = await readEngineInfo(this.#client, engine, this.#options.runtime, signal)
+      const info = await readEngineInfo(this.#client, engine, this.#runtime, signal)
       const scratch = await loadScratchImage(this.#client, engine, signal)
       return { engine, info, scratch, proof: await decideDelivery(this.#context, agent, scratch, signal) }
     } catch (error) {
@@ -326,9 +329,14 @@ async function abortable<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   }
 }
 
-function isolationOf(runtime: string | undefined): IsolationClass {
-  if (runtime !== undefined && /^runsc/.test(runtime)) return 'kernel'
-  if (runtime !== undefined && /^kata/.test(runtime)) return 'hardware'
+/** gVisor keeps what a guest writes in a memory file of its own by default; the engine's layer stays empty. */
+function keepsFilesOnHost(runtime: string): boolean {
+  return !/^runsc/.test(runtime)
+}
+
+function isolationOf(runtime: string): IsolationClass {
+  if (/^runsc/.test(runtime)) return 'kernel'
+  if (/^kata/.test(runtime)) return 'hardware'
   return 'process'
 }
 

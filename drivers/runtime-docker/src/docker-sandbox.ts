@@ -38,6 +38,8 @@ export interface DockerSandboxParts {
   /** Bytes in the writable layer. */
   readonly measure: (enoughBytes: number) => Promise<number>
   readonly timeBudget: TimeBudget
+  /** What the guest writes reaches the engine's layer. */
+  readonly retainable: boolean
   readonly clock: Clock
   readonly log: LogSink
   /** Runs before the container, and with it its address, is given up. */
@@ -47,6 +49,8 @@ export interface DockerSandboxParts {
   /** Called when it became a retained state. */
   readonly onRetained: () => void
 }
+
+const WHY_NOT_RETAINED = 'This OCI runtime keeps written files in a memory of its own, which ends with the sandbox.'
 
 const OVER_CODES = { destroyed: 'sandbox/destroyed', oom: 'sandbox/oom', disk_limit: 'execution/disk-limit', lost: 'sandbox/lost' } as const
 
@@ -158,6 +162,7 @@ export class DockerSandbox implements Sandbox {
     const why: Partial<Record<SandboxAction, string>> = {
       checkpoint: 'This runtime does not take memory checkpoints yet.',
       expose: 'This runtime does not expose ports yet.',
+      ...(this.#parts.retainable ? {} : { retain: WHY_NOT_RETAINED }),
     }
     const reason = this.#over === undefined ? why[action] : `The sandbox is over: ${this.#over.message}`
     return Promise.resolve(reason === undefined ? { can: true } : { can: false, why: reason })
@@ -166,6 +171,7 @@ export class DockerSandbox implements Sandbox {
   async retain(): Promise<RetainedState> {
     this.#usable()
     const { client, containerId, log } = this.#parts
+    if (!this.#parts.retainable) throw new FaasError('runtime/unsupported', { message: WHY_NOT_RETAINED })
     this.#ending = { reason: 'destroyed', message: 'The sandbox was ended and its files were kept.' }
     this.#guard.stop()
     try {

@@ -11,8 +11,8 @@ export interface DriverContext {
   readonly dataDirId: string
   /** Holds a directory per version of the agent. */
   readonly agentParentDir: string
-  /** The engine's OCI runtime; absent: its default. */
-  readonly runtime: string | undefined
+  /** The engine's OCI runtime. */
+  readonly runtime: string
   /** Leaves out the better ways; absent: all are tried. */
   readonly agentDelivery: 'attach' | 'volume' | undefined
   /** As agreed with the engine. */

@@ -86,19 +86,21 @@ export class EgressNetwork {
     })
   }
 
-  /** Takes network and rules away, unless a container still uses them: then both stay. Returns whether there was one. */
-  async remove(): Promise<boolean> {
-    const { client } = this.#options
+  /** Takes network and rules away, unless a container still uses them: then both stay. */
+  async remove(): Promise<void> {
+    const { client, log } = this.#options
     try {
       await client.json({ method: 'DELETE', path: `/networks/${segment(this.name)}` })
     } catch (error) {
-      if (isEngineStatus(error, 403)) return false // in use
+      if (isEngineStatus(error, 403)) return // in use
       if (!isEngineStatus(error, 404)) throw toDriverError(error, 'runtime/unavailable', 'The Docker Engine could not remove a network.')
-      if (!(await this.#inPlace())) return false
     }
     this.#ready = undefined
-    await this.#nft(`table inet ${this.#table}\ndelete table inet ${this.#table}\n`)
-    return true
+    try {
+      if (await this.#inPlace()) await this.#nft(`table inet ${this.#table}\ndelete table inet ${this.#table}\n`)
+    } catch (error) {
+      log.warn({ error }, 'firewall rules of a network that is gone could not be removed; they match nothing any more')
+    }
   }
 
   async #make(): Promise<Ready> {

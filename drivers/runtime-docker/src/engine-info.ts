@@ -7,21 +7,18 @@ import { compareVersions, type EngineVersion } from './engine-version.js'
 export interface EngineInfo {
   readonly facts: readonly ProbeFact[]
   readonly vulnerabilities: readonly Vulnerability[]
-  /** The OCI runtime that sandboxes get. */
-  readonly runtime: string
 }
 
-export async function readEngineInfo(client: EngineClient, engine: EngineVersion, wantedRuntime: string | undefined, signal: AbortSignal): Promise<EngineInfo> {
+export async function readEngineInfo(client: EngineClient, engine: EngineVersion, runtime: string, signal: AbortSignal): Promise<EngineInfo> {
   const info = shape(await client.json({ path: '/info', signal, deadlineMs: 10_000 }), 'info')
   const runtimes = Object.keys(sub(info, 'Runtimes'))
-  const runtime = wantedRuntime ?? optionalText(info, 'DefaultRuntime') ?? 'runc'
   const facts: ProbeFact[] = [
     { name: 'engine', ok: true, evidence: `Docker Engine ${engine.engine}, API ${engine.api}, storage ${optionalText(info, 'Driver') ?? '?'}, cgroup v${optionalText(info, 'CgroupVersion') ?? '1'}` },
     { name: 'runtime', ok: runtimes.includes(runtime), evidence: runtimes.includes(runtime) ? `OCI runtime ${runtime}` : `the engine has ${runtimes.join(', ')}, not ${runtime}` },
     limitFact(info),
     seccompFact(info, engine),
   ]
-  return { facts, runtime, vulnerabilities: vulnerabilities(runtime, engine, info) }
+  return { facts, vulnerabilities: vulnerabilities(runtime, engine, info) }
 }
 
 /** A limit that the kernel does not enforce would be a lie to every caller. */
