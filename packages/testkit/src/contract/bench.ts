@@ -70,9 +70,12 @@ export class Bench {
   }
 
   async close(): Promise<void> {
-    await this.disposeSandboxes()
-    await this.driver[Symbol.asyncDispose]()
-    await rm(this.dataDir, { recursive: true, force: true })
+    try {
+      await this.disposeSandboxes()
+      await this.driver[Symbol.asyncDispose]()
+    } finally {
+      await rm(this.dataDir, { recursive: true, force: true })
+    }
   }
 
   /** For tests of a feature that the driver does not have: its sandboxes must say so themselves. */

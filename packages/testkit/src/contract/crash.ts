@@ -61,8 +61,11 @@ export function crashTests(options: ContractOptions): void {
       await eventually(() => Object.keys(leaked(before, count(), { fds: 8 })).length === 0, { what: 'no process of the killed owner left', deadlineMs: 5_000 }).catch(() => undefined)
       expect(leaked(before, count(), { fds: 8 })).toEqual({})
     } finally {
-      await successor?.[Symbol.asyncDispose]()
-      await rm(dataDir, { recursive: true, force: true })
+      try {
+        await successor?.[Symbol.asyncDispose]()
+      } finally {
+        await rm(dataDir, { recursive: true, force: true })
+      }
     }
   }, 180_000)
 
