@@ -3,10 +3,12 @@
 
 pub mod cgroup;
 pub mod fsys;
+pub mod guard;
 pub mod launch;
 pub mod locks;
 pub mod mounts;
 pub mod netns;
+pub mod pack;
 pub mod process;
 pub mod reaper;
 pub mod serve;

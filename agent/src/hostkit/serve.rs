@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::guard::{Guard, Watched};
 use super::launch::Launch;
 use super::mounts::{IdMap, MountPlan};
 use super::process::{self, Program};
@@ -25,6 +26,7 @@ use super::{cgroup, netns, userns, xattr};
 pub struct Context {
     pub reaper: Arc<Reaper>,
     pub output: Arc<Output>,
+    pub guard: Arc<Guard>,
     /// Namespaces kept open for later sandboxes; they vanish with this process.
     pub held: Mutex<HashMap<RawFd, OwnedFd>>,
 }
@@ -48,7 +50,8 @@ pub fn run(lock_path: Option<&OsString>) -> io::Result<()> {
     let out_fd = unsafe { File::from_raw_fd(1) };
     let output = Arc::new(Output::new(out_fd));
     let reaper = Reaper::start(output.clone())?;
-    let context = Arc::new(Context { reaper, output, held: Mutex::default() });
+    let guard = Guard::start(output.clone());
+    let context = Arc::new(Context { reaper, output, guard, held: Mutex::default() });
     while let Some(request) = wire::read_request(&mut input)? {
         let context = context.clone();
         std::thread::Builder::new().stack_size(512 * 1024).spawn(move || {
@@ -188,6 +191,20 @@ fn step(context: &Context, args: &Args<'_>) -> io::Result<String> {
         "mkdir" => tree::mkdir(args.bytes(1)?, args.octal(2)?).map(empty),
         "write" => tree::write_file(args.bytes(1)?, args.octal(2)?, args.bytes(3)?).map(empty),
         "control" => tree::write_control(args.bytes(1)?, args.bytes(2)?).map(empty),
+        "guard" => {
+            let watched = Watched {
+                upper: args.bytes(2)?.to_vec(),
+                bytes_max: args.number(3)?,
+                procs: args.text(4)?.into(),
+                cpu: args.text(5)?.into(),
+            };
+            context.guard.add(args.text(1)?, watched);
+            Ok(String::new())
+        }
+        "unguard" => {
+            context.guard.remove(args.text(1)?);
+            Ok(String::new())
+        }
         "opaque" => xattr::make_opaque(args.bytes(1)?).map(empty),
         "rmdir" => tree::rmdir_if_empty(args.bytes(1)?).map(empty),
         "rename" => tree::rename(args.bytes(1)?, args.bytes(2)?).map(empty),

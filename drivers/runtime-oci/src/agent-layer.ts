@@ -5,23 +5,34 @@
  * hides them, so neither a mount nor the agent is ever found through something that the image chose.
  */
 import { createHash } from 'node:crypto'
-import { access, chmod, copyFile, mkdir, mkdtemp, readFile, rename, rm } from 'node:fs/promises'
+import { access, chmod, copyFile, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { HostKit } from '@faas-platform/host'
 import { AGENT_DIR } from './config-json.js'
 
+const TMP_MARK = '.on-disk'
 const MOUNT_POINTS = ['proc', 'sys', 'dev', 'etc'] as const
 
+export interface AgentLayerOptions {
+  readonly agentPath: string
+  /**
+   * gVisor puts a file system in memory over an empty /tmp: what is written there would count as memory and be
+   * gone from the end state. A file keeps it from that.
+   */
+  readonly keepTmpOnDisk: boolean
+}
+
 /** Makes the layer for this agent binary once; returns its directory. */
-export async function ensureAgentLayer(dir: string, agentPath: string, hostkit: HostKit): Promise<string> {
+export async function ensureAgentLayer(dir: string, hostkit: HostKit, { agentPath, keepTmpOnDisk }: AgentLayerOptions): Promise<string> {
   const digest = createHash('sha256').update(await readFile(agentPath)).digest('hex').slice(0, 16)
-  const layer = join(dir, `agent-${digest}`)
+  const layer = join(dir, `agent-${digest}${keepTmpOnDisk ? '-tmp' : ''}`)
   if (await exists(join(layer, AGENT_DIR, 'agent'))) return layer
   // Several drivers and processes share the directory: each works on a draft of its own.
   const draft = await mkdtemp(`${layer}.tmp-`)
   await mkdir(join(draft, AGENT_DIR))
   for (const name of MOUNT_POINTS) await mkdir(join(draft, name))
   await mkdir(join(draft, 'tmp'))
+  if (keepTmpOnDisk) await writeFile(join(draft, 'tmp', TMP_MARK), '')
   await chmod(join(draft, 'tmp'), 0o1777)
   const agent = join(draft, AGENT_DIR, 'agent')
   await copyFile(agentPath, agent)

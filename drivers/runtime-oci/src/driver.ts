@@ -226,7 +226,7 @@ export class OciDriver implements RuntimeDriver {
     const { hostkit, dataDir, agentPath } = this.#options
     const layers = join(dataDir, 'layers')
     for (const dir of [this.#owner.sandboxesDir, this.#owner.retainedDir, layers]) await mkdir(dir, { recursive: true, mode: 0o711 })
-    const agentLayer = await ensureAgentLayer(layers, agentPath, hostkit)
+    const agentLayer = await ensureAgentLayer(layers, hostkit, { agentPath, keepTmpOnDisk: this.name === 'gvisor' })
     const userns = this.#idBase === null ? null : Number(await hostkit.call('userns', this.#idBase, IDS_PER_SANDBOX))
     return { generation: hostkit.generation, agentLayer, userns }
   }
@@ -327,6 +327,8 @@ export class OciDriver implements RuntimeDriver {
       for (const dir of enter) steps.push(['mkdir', dir, '755'])
       for (const [file, value] of this.#cgroups.limits(paths.cgroup, spec.limits)) steps.push(['control', file, value])
     }
+    const procs = join(this.#cgroups.processDirectory(paths.cgroup), 'cgroup.procs')
+    steps.push(['guard', spec.id, paths.upper, spec.limits.writableBytesMax, procs, this.#cgroups.cpuFile(paths.cgroup)])
     steps.push([
       'launch',
       `argv=${argv.join('\0')}`,

@@ -6,7 +6,7 @@
  */
 import type { AgentClient } from '@faas-platform/agent-client'
 import {
-  COMMAND_OOM_SCORE_ADJ, FaasError, isFaasError, type Capability, type ExecHandle, type ExecIo, type ExecSpec, type LogSink, type RetainedState,
+  COMMAND_OOM_SCORE_ADJ, FaasError, isFaasError, type Capability, type ErrorCode, type ExecHandle, type ExecIo, type ExecSpec, type LogSink, type RetainedState,
   type RuntimeName, type Sandbox, type SandboxAction, type SandboxExit, type SandboxId, type SandboxLimits, type SandboxSpec,
   type SandboxStats, type TimeBudget,
 } from '@faas-platform/core'
@@ -20,6 +20,12 @@ import { teardown } from './teardown.js'
 
 /** Entries counted for `writableBytes` before the count is called incomplete. */
 const USAGE_ENTRIES_MAX = 1_000_000
+
+const KILL_DEADLINE_MS = 10_000
+
+const EXIT_CODES = {
+  destroyed: 'sandbox/destroyed', oom: 'sandbox/oom', disk_limit: 'execution/disk-limit', lost: 'sandbox/lost',
+} as const satisfies Record<SandboxExit['reason'], ErrorCode>
 
 export interface SandboxParts {
   readonly spec: SandboxSpec
@@ -50,6 +56,7 @@ export class OciSandbox implements Sandbox {
   readonly #parts: SandboxParts
   readonly #watch = new ExitWatch()
   readonly #stopListening: () => void
+  readonly #stopGuarding: () => void
   #end: Promise<unknown> | null = null
   #paused = false
 
@@ -61,6 +68,9 @@ export class OciSandbox implements Sandbox {
     this.timeBudget = parts.timeBudget
     this.exited = this.#watch.exited
     this.#stopListening = parts.hostkit.onProcessExit(parts.mainPid, () => this.#lost('Its first process ended.'))
+    this.#stopGuarding = parts.hostkit.onEvent((event) => {
+      if (event.event === 'over-limit' && event.id === this.id) void this.#endForDisk(event.bytes)
+    })
     void parts.agent.closed.then((error) => this.#lost(error?.message ?? 'The connection to its agent was closed.'))
   }
 
@@ -155,12 +165,25 @@ export class OciSandbox implements Sandbox {
     const { agent, hostkit, cgroups, paths, log } = this.#parts
     this.#watch.end({ reason: 'destroyed', message: 'The sandbox was destroyed.' })
     this.#stopListening()
+    this.#stopGuarding()
     try {
       await agent.close()
       await teardown({ id: this.id, hostkit, cgroups, paths, log, ...(keep === undefined ? {} : { keep }) })
     } finally {
       await this.#parts.release()
     }
+  }
+
+  /** Ends the processes; directories and cgroups stay for whoever owns the sandbox to look at, retain or dispose. */
+  async #endForDisk(bytes: number): Promise<void> {
+    if (this.#watch.exit !== null) return
+    const { hostkit, cgroups, paths, agent, log } = this.#parts
+    this.#watch.end({ reason: 'disk_limit', message: `The sandbox wrote ${bytes} bytes; its limit is ${this.spec.limits.writableBytesMax}.` })
+    log.info({ sandbox: this.id, bytes }, 'a sandbox is ended for its disk limit')
+    await hostkit.call('cgroup-kill', KILL_DEADLINE_MS, cgroups.processDirectory(paths.cgroup)).catch((error: unknown) => {
+      log.error({ sandbox: this.id, error: String(error) }, 'a sandbox over its disk limit could not be ended')
+    })
+    await agent.close()
   }
 
   #oomKills(): number {
@@ -184,8 +207,7 @@ export class OciSandbox implements Sandbox {
   }
 
   #gone(exit: SandboxExit): FaasError {
-    if (exit.reason === 'destroyed') return new FaasError('sandbox/destroyed', { message: exit.message })
-    return new FaasError(exit.reason === 'oom' ? 'sandbox/oom' : 'sandbox/lost', { message: exit.message })
+    return new FaasError(EXIT_CODES[exit.reason], { message: exit.message })
   }
 
   /** A broken connection is a consequence; the sandbox's own end says more. */

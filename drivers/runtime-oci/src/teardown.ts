@@ -21,6 +21,7 @@ export interface TeardownOptions {
 export async function teardown(options: TeardownOptions): Promise<{ readonly processes: number }> {
   const { paths, cgroups } = options
   const steps: Step[] = [
+    ['unguard', options.id],
     ['cgroup-kill', STEP_DEADLINE_MS, cgroups.processDirectory(paths.cgroup)],
     ['cgroup-remove', STEP_DEADLINE_MS, ...cgroups.directories(paths.cgroup)],
     ...(options.keep ?? []),
@@ -29,7 +30,7 @@ export async function teardown(options: TeardownOptions): Promise<{ readonly pro
   for (let attempt = 1; ; attempt++) {
     try {
       const results = await options.hostkit.run(steps)
-      return { processes: Number(results[0]?.text ?? 0) }
+      return { processes: Number(results[1]?.text ?? 0) }
     } catch (error) {
       if (!(error instanceof HostKitError) || attempt >= ATTEMPTS_MAX) throw error
       options.log.warn({ sandbox: options.id, attempt, error: error.message }, 'a sandbox was not freed at once')

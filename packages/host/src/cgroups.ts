@@ -42,6 +42,8 @@ export abstract class CgroupHost {
   abstract isFrozen(group: string): Promise<boolean>
   /** Reads of kernel memory, a few microseconds each: a thread pool would cost more than it saves. Throws when the group is gone. */
   abstract usage(group: string): CgroupUsage
+  /** A file that says something else whenever the group used CPU. */
+  abstract cpuFile(group: string): string
   /** Cheap and synchronous: asked around every command. 0 when the group is gone. */
   abstract oomKills(group: string): number
 
@@ -134,6 +136,10 @@ class CgroupV1 extends CgroupHost {
     }
   }
 
+  cpuFile(group: string): string {
+    return this.#file('cpuacct', group, 'cpuacct.usage')
+  }
+
   oomKills(group: string): number {
     return counter(this.#file('memory', group, 'memory.oom_control'), 'oom_kill')
   }
@@ -192,6 +198,10 @@ class CgroupV2 extends CgroupHost {
       pids: read('pids.current'),
       oomKills: this.oomKills(group),
     }
+  }
+
+  cpuFile(group: string): string {
+    return join(this.#root, group, 'cpu.stat')
   }
 
   oomKills(group: string): number {

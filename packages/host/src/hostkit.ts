@@ -170,7 +170,7 @@ export class HostKit implements AsyncDisposable {
 
 export type HostKitEvent =
   | ({ readonly event: 'exit'; readonly pid: number } & ProcessExit)
-  | { readonly event: 'over-limit'; readonly path: string; readonly bytes: number }
+  | { readonly event: 'over-limit'; readonly id: string; readonly bytes: number }
 
 /** An idle helper must not keep the process alive: it ends by itself when the process does. */
 function letGo(child: ChildProcess): void {
