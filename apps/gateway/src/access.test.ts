@@ -3,7 +3,7 @@ import { connect } from 'node:net'
 import { systemClock, systemIds } from '@faas-platform/core'
 import { describe, expect, it } from 'vitest'
 import WebSocket from 'ws'
-import type { Rig } from '../test-support/rig.js'
+import type { Json, Rig } from '../test-support/rig.js'
 import { makeRig } from '../test-support/rig.js'
 import type { Scope } from './access/keys.js'
 import { createKey } from './access/keys.js'
@@ -76,7 +76,7 @@ describe('a gateway on loopback', () => {
     await using rig = await makeRig()
     for (const type of ['text/plain', 'application/x-www-form-urlencoded', 'multipart/form-data; boundary=x']) {
       const response = await rig.fetch('/api/v1/execute', { method: 'POST', headers: { 'content-type': type }, body: JSON.stringify(RUN) })
-      expect([response.status, ((await response.json()) as any).error.code], type).toEqual([415, 'request/unsupported-media-type'])
+      expect([response.status, ((await response.json()) as Json).error.code], type).toEqual([415, 'request/unsupported-media-type'])
     }
   })
 })
@@ -165,7 +165,7 @@ describe('refusals of the protocol', () => {
   ])('%s', async (_name, body, status, code) => {
     await using rig = await makeRig()
     const response = await rig.fetch('/api/v1/execute', { method: 'POST', headers: { 'content-type': 'application/json' }, ...(body !== undefined && { body }) })
-    const answer = (await response.json()) as any
+    const answer = (await response.json()) as Json
     expect([response.status, answer.error.code]).toEqual([status, code])
     expect(Object.keys(answer).sort()).toEqual(['error', 'request_id'])
     expect(Object.keys(answer.error).sort()).toEqual(['code', 'details', 'hint', 'message'])

@@ -6,7 +6,7 @@
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { Rig } from '../test-support/rig.js'
+import type { Json, Rig } from '../test-support/rig.js'
 import { makeRig } from '../test-support/rig.js'
 
 const RUNS = Number(process.env['FAAS_FUZZ_RUNS'] ?? 250)
@@ -16,7 +16,7 @@ const EXPECTED_5XX = new Set([501, 503, 504])
 interface Operation {
   readonly method: string
   readonly path: string
-  readonly spec: any
+  readonly spec: Json
 }
 
 let rig: Rig
@@ -32,7 +32,7 @@ beforeAll(async () => {
 afterAll(() => rig[Symbol.asyncDispose]())
 
 /** Values of a JSON schema, as far as the document uses it. */
-function valueOf(schema: any): fc.Arbitrary<unknown> {
+function valueOf(schema: Json): fc.Arbitrary<unknown> {
   if (Array.isArray(schema.enum)) return fc.constantFrom(...schema.enum)
   if ('const' in schema) return fc.constant(schema.const)
   if (Array.isArray(schema.anyOf)) return fc.oneof(...schema.anyOf.map(valueOf))
@@ -60,7 +60,7 @@ function valueOf(schema: any): fc.Arbitrary<unknown> {
 }
 
 /** A valid body in which some fields became something else. */
-function mutated(schema: any): fc.Arbitrary<unknown> {
+function mutated(schema: Json): fc.Arbitrary<unknown> {
   return fc.tuple(valueOf(schema), fc.array(fc.tuple(fc.nat(), fc.oneof(fc.jsonValue({ maxDepth: 3 }), fc.constantFrom(-1, 0, 1e308, 2 ** 53, '', '\0', [], {}, null, '__proto__', [[[]]], { __proto__: null })))), fc.boolean()).map(([body, changes, drop]) => {
     if (typeof body !== 'object' || body === null) return body
     const copy: Record<string, unknown> = { ...body }
@@ -84,13 +84,13 @@ function encode(text: string): string {
 }
 
 function requestOf(operation: Operation): fc.Arbitrary<{ readonly path: string; readonly init: RequestInit }> {
-  const query = (operation.spec.parameters ?? []).filter((parameter: any) => parameter.in === 'query')
-  const values = fc.tuple(...query.map((parameter: any) => fc.option(fc.oneof(valueOf(parameter.schema), fc.string({ maxLength: 10 })), { nil: undefined })))
+  const query = (operation.spec.parameters ?? []).filter((parameter: Json) => parameter.in === 'query')
+  const values = fc.tuple(...query.map((parameter: Json) => fc.option(fc.oneof(valueOf(parameter.schema), fc.string({ maxLength: 10 })), { nil: undefined })))
   const body = operation.spec.requestBody?.content?.['application/json']?.schema
   const bodies = body === undefined ? fc.option(fc.jsonValue({ maxDepth: 2 }), { nil: undefined }) : fc.oneof(valueOf(body), mutated(body), fc.jsonValue())
   return fc.tuple(ids, values, bodies, fc.boolean()).map(([id, given, made, tame]) => {
     const payload = tame ? tamed(made) : made
-    const search = query.flatMap((parameter: any, index: number) => (given[index] === undefined ? [] : [`${parameter.name}=${encode(String(given[index]))}`])).join('&')
+    const search = query.flatMap((parameter: Json, index: number) => (given[index] === undefined ? [] : [`${parameter.name}=${encode(String(given[index]))}`])).join('&')
     const path = `${operation.path.replace('{id}', id === '' || id === '.' || id === '..' ? 'x' : id)}${search === '' ? '' : `?${search}`}`
     const hasBody = operation.method !== 'GET' && payload !== undefined
     return { path, init: { method: operation.method, ...(hasBody && { headers: { 'content-type': 'application/json' }, body: JSON.stringify(bounded(payload)) }) } }

@@ -97,6 +97,30 @@ describe('built images', () => {
     await eventually(() => store.imports.includes('python:3.11-slim'))
   })
 
+  it('that a first request needs come alone, and the others with the next round', async () => {
+    await using images = await setUp()
+    await images.build('base', 'faas/base:latest')
+    await images.build('node', 'faas/node:20')
+    const store = new RecordingStore()
+    await using local = images.make(store)
+    await local.bringIn('alpine:latest')
+    expect(store.imports).toEqual(['faas/base:latest', 'alpine:latest'])
+    await local.bringIn()
+    expect(store.imports).toEqual(['faas/base:latest', 'alpine:latest', 'faas/node:20', 'node:20-slim', 'node:18-alpine'])
+  })
+
+  it('that are on their way when the gateway ends are waited for', async () => {
+    await using images = await setUp()
+    await images.build('base', 'faas/base:latest')
+    const store = new RecordingStore()
+    const local = images.make(store)
+    const round = local.bringIn()
+    await local[Symbol.asyncDispose]()
+    const after = store.imports.length
+    await round
+    expect(store.imports).toHaveLength(after)
+  })
+
   it('that can not be taken do not keep the others out', async () => {
     await using images = await setUp()
     await images.build('a-broken', 'faas/broken:1')

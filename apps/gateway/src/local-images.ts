@@ -38,9 +38,12 @@ export class LocalImages implements AsyncDisposable {
 
   constructor(private readonly options: LocalImagesOptions) {}
 
-  /** Brings in what is there now. A store or image that fails is logged and does not keep the others from coming. */
-  bringIn(): Promise<void> {
-    this.#round = this.#round.then(() => this.#bringIn())
+  /**
+   * Brings in what is there now, or only the image that answers to `only`.
+   * A store or image that fails is logged and does not keep the others from coming.
+   */
+  bringIn(only?: string): Promise<void> {
+    this.#round = this.#round.then(() => this.#bringIn(only))
     return this.#round
   }
 
@@ -61,8 +64,8 @@ export class LocalImages implements AsyncDisposable {
     await this.#round
   }
 
-  async #bringIn(): Promise<void> {
-    const built = await this.#builtImages()
+  async #bringIn(only: string | undefined): Promise<void> {
+    const built = (await this.#builtImages()).filter(({ reference }) => only === undefined || reference === only || STAND_INS[reference]?.includes(only) === true)
     await Promise.all([...this.options.stores].map(async ([family, store]) => {
       for (const image of built) await this.#bringInto(family, store, image)
     }))

@@ -56,7 +56,9 @@ export async function openPlatform(config: Config, log: LogSink): Promise<OpenPl
     const images = cleanup.use(new LocalImages({
       dir: join(toolsDir(config), 'images'), standIns: config.standIns, stores: imageStores, log, onImported: () => executor.invalidateImages(),
     }))
-    await images.bringIn()
+    // What a request without an image needs; the others come while it already serves, and the clean-up waits for them.
+    await images.bringIn(config.defaultImage)
+    void images.bringIn().then(() => log.info({}, 'built images are in'))
     images.watch()
     return { executor, ledger, imageStores, [Symbol.asyncDispose]: () => cleanup.run() }
   } catch (error) {

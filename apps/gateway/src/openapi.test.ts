@@ -1,5 +1,6 @@
 import { Validator } from '@seriousme/openapi-schema-validator'
 import { describe, expect, it } from 'vitest'
+import type { Json } from '../test-support/rig.js'
 import { makeRig } from '../test-support/rig.js'
 
 describe('the OpenAPI document', () => {
@@ -13,7 +14,7 @@ describe('the OpenAPI document', () => {
   it('names every route that the gateway serves, each with its errors', async () => {
     await using rig = await makeRig()
     const { body } = await rig.get('/openapi.json')
-    const operations = Object.entries(body.paths as Record<string, Record<string, any>>).flatMap(([path, methods]) => Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`))
+    const operations = Object.entries(body.paths as Record<string, Record<string, Json>>).flatMap(([path, methods]) => Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`))
     for (const wanted of [
       'POST /api/v1/execute', 'POST /api/v1/execute/advanced', 'POST /api/v1/execute-advanced', 'POST /api/v1/prewarm', 'GET /api/v1/pools', 'GET /api/v1/pools/detailed',
       'GET /api/v1/metrics', 'GET /api/v1/metrics/detailed', 'GET /api/v1/metrics/prometheus', 'GET /metrics', 'GET /health', 'GET /api/v1/executions',
@@ -21,7 +22,7 @@ describe('the OpenAPI document', () => {
       'GET /api/v1/executions/{id}/stream', 'GET /api/v1/logs/{id}/stream', 'GET /api/v1/containers/{id}/stream', 'POST /api/v1/instances', 'GET /api/v1/instances',
       'POST /api/v1/instances/{id}/exec', 'POST /api/v1/snapshots', 'GET /api/v1/snapshots', 'POST /api/v1/fork', 'POST /api/v1/keys', 'GET /api/v1/images', 'GET /api/v1/runtimes',
     ]) expect(operations).toContain(wanted)
-    for (const methods of Object.values(body.paths as Record<string, Record<string, any>>)) {
+    for (const methods of Object.values(body.paths as Record<string, Record<string, Json>>)) {
       for (const operation of Object.values(methods)) expect(operation.summary).toBeTruthy()
     }
   })

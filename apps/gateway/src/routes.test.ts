@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { eventually } from '@faas-platform/testkit'
 import { describe, expect, it } from 'vitest'
+import type { Json } from '../test-support/rig.js'
 import { makeRig } from '../test-support/rig.js'
 
 describe('instances', () => {
@@ -51,9 +52,9 @@ describe('executions', () => {
       await rig.post('/api/v1/execute', { command: `exit ${code}`, labels: { code: String(code) } })
       await delay(2) // so that no two carry the same millisecond: the order under test is that of creation
     }
-    const all: any[] = []
+    const all: Json[] = []
     for (let cursor: string | null = ''; cursor !== null; ) {
-      const { body }: { body: any } = await rig.get(`/api/v1/executions?limit=2${cursor === '' ? '' : `&cursor=${encodeURIComponent(cursor)}`}`)
+      const { body }: { body: Json } = await rig.get(`/api/v1/executions?limit=2${cursor === '' ? '' : `&cursor=${encodeURIComponent(cursor)}`}`)
       all.push(...body.executions)
       cursor = body.next_cursor
     }
@@ -144,7 +145,7 @@ describe('images', () => {
   it('are listed, pulled with progress, and removed', async () => {
     await using rig = await makeRig()
     const list = (await rig.get('/api/v1/images')).body
-    expect(list.map((image: any) => image.store)).toContain('memory')
+    expect(list.map((image: Json) => image.store)).toContain('memory')
     const pulled = await rig.post('/api/v1/images/pull', { reference: 'alpine:latest', pull: 'missing' })
     expect(pulled.body['digest']).toMatch(/^sha256:/)
     const stream = await rig.fetch('/api/v1/images/pull', { method: 'POST', headers: { 'content-type': 'application/json', accept: 'text/event-stream' }, body: JSON.stringify({ reference: 'alpine:latest' }) })

@@ -1,20 +1,20 @@
 import { eventually, within } from '@faas-platform/testkit'
 import { describe, expect, it } from 'vitest'
 import WebSocket from 'ws'
-import type { Rig } from '../test-support/rig.js'
+import type { Json, Rig } from '../test-support/rig.js'
 import { makeRig } from '../test-support/rig.js'
 
 interface Client {
-  readonly messages: any[]
+  readonly messages: Json[]
   readonly closed: Promise<number>
   send(message: unknown): void
-  until(wanted: (message: any) => boolean): Promise<any>
+  until(wanted: (message: Json) => boolean): Promise<Json>
   close(): void
 }
 
 async function open(rig: Rig, path: string): Promise<Client> {
   const socket = new WebSocket(`ws://127.0.0.1:${rig.port}${path}`)
-  const messages: any[] = []
+  const messages: Json[] = []
   socket.on('message', (data) => messages.push(JSON.parse(String(data))))
   const closed = new Promise<number>((resolve) => socket.on('close', (code) => resolve(code)))
   await within(5000, 'the WebSocket to open', new Promise((resolve, reject) => {

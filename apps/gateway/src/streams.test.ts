@@ -1,13 +1,13 @@
 import { connect } from 'node:net'
 import { eventually } from '@faas-platform/testkit'
 import { describe, expect, it } from 'vitest'
-import type { Rig } from '../test-support/rig.js'
+import type { Json, Rig } from '../test-support/rig.js'
 import { makeRig } from '../test-support/rig.js'
 
 interface Event {
   readonly id?: string
   readonly event: string
-  readonly data: any
+  readonly data: Json
 }
 
 function parseEvents(text: string): Event[] {
@@ -127,7 +127,7 @@ describe('GET /api/v1/executions/:id/logs', () => {
     let from = 0
     for (let complete = false; !complete; ) {
       const page = (await rig.get(`${path}?from_seq=${from}&limit=2`)).body
-      seen.push(...page.entries.filter((entry: any) => entry.type === 'stdout').map((entry: any) => entry.data))
+      seen.push(...page.entries.filter((entry: Json) => entry.type === 'stdout').map((entry: Json) => entry.data))
       complete = page.complete
       from = page.next_seq
     }
@@ -141,7 +141,7 @@ describe('GET /api/v1/executions/:id/logs', () => {
     const { body } = await rig.post('/api/v1/execute', { command: 'echo so far; sleep 60', async: true })
     const page = await eventually(async () => {
       const { body: log } = await rig.get(`/api/v1/executions/${body['request_id']}/logs`)
-      return log.entries.some((entry: any) => entry.type === 'stdout') && log
+      return log.entries.some((entry: Json) => entry.type === 'stdout') && log
     })
     expect(page).toMatchObject({ complete: false, status: 'running' })
     await rig.post(`/api/v1/executions/${body['request_id']}/cancel`, {})
@@ -154,7 +154,7 @@ describe('GET /api/v1/executions/:id/logs', () => {
     await eventually(async () => (await rig.get(path)).body.status === 'running')
     const before = (await rig.get(path)).body.next_seq as number
     const page = (await rig.get(`${path}?from_seq=${before}&wait_ms=5000`)).body
-    expect(page.entries.map((entry: any) => entry.data)).toContain('news\n')
+    expect(page.entries.map((entry: Json) => entry.data)).toContain('news\n')
   })
 })
 

@@ -15,6 +15,9 @@ import { pino } from 'pino'
 import type { Gateway } from '../src/build-gateway.js'
 import { buildGateway } from '../src/build-gateway.js'
 
+/** A parsed answer. Its shape is what the tests are about, so that no type is promised for it. */
+export type Json = any
+
 export interface RigOptions {
   readonly env?: Readonly<Record<string, string>>
   readonly executor?: Partial<ExecutorConfig>
@@ -34,8 +37,8 @@ export interface Rig extends AsyncDisposable {
   readonly config: Config
   fetch(path: string, init?: RequestInit): Promise<Response>
   /** POST of JSON. */
-  post(path: string, body: unknown, headers?: Readonly<Record<string, string>>): Promise<{ readonly status: number; readonly headers: Headers; readonly body: Record<string, any> }>
-  get(path: string, headers?: Readonly<Record<string, string>>): Promise<{ readonly status: number; readonly headers: Headers; readonly body: any }>
+  post(path: string, body: unknown, headers?: Readonly<Record<string, string>>): Promise<{ readonly status: number; readonly headers: Headers; readonly body: Record<string, Json> }>
+  get(path: string, headers?: Readonly<Record<string, string>>): Promise<{ readonly status: number; readonly headers: Headers; readonly body: Json }>
 }
 
 export async function makeRig(options: RigOptions = {}): Promise<Rig> {
@@ -65,7 +68,7 @@ export async function makeRig(options: RigOptions = {}): Promise<Rig> {
     fetch: call,
     async post(path, body, headers = {}) {
       const response = await call(path, { method: 'POST', headers: { 'content-type': 'application/json', ...headers }, body: JSON.stringify(body) })
-      return { status: response.status, headers: response.headers, body: (await response.json()) as Record<string, any> }
+      return { status: response.status, headers: response.headers, body: (await response.json()) as Record<string, Json> }
     },
     async get(path, headers = {}) {
       const response = await call(path, { headers })
