@@ -1,6 +1,6 @@
 /** The process: names the drivers, wires them to the executor, serves. The only file here that knows them. */
 import { existsSync } from 'node:fs'
-import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, rm, stat } from 'node:fs/promises'
 import { availableParallelism, tmpdir, totalmem } from 'node:os'
 import { delimiter, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -42,6 +42,7 @@ export async function openPlatform(config: Config, log: LogSink): Promise<OpenPl
   try {
     // Others may pass through to what a sandbox's own user must reach; what is private is closed by itself.
     await mkdir(join(config.dataDir, 'run'), { recursive: true, mode: 0o711 })
+    await letPass(config.dataDir)
     const ledger = cleanup.use(await openLedger({ dataDir: config.dataDir, log }))
     const { drivers, stores } = makeDrivers(config, config.dataDir, log, cleanup)
     const executor = new Executor({
@@ -114,6 +115,12 @@ export async function runGateway(argv: readonly string[], environment: Readonly<
   } finally {
     restoreSignals()
   }
+}
+
+/** A directory that was made closed would keep every sandbox with a user of its own from its root file system. */
+async function letPass(dataDir: string): Promise<void> {
+  const { mode, uid } = await stat(dataDir)
+  if ((mode & 0o011) !== 0o011 && uid === process.getuid?.()) await chmod(dataDir, (mode & 0o777) | 0o011)
 }
 
 function makeDrivers(config: Config, dataDir: string, log: LogSink, cleanup: Cleanup): { readonly drivers: readonly RuntimeDriver[]; readonly stores: ReadonlyMap<string, ImageStore> } {

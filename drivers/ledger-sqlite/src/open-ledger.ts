@@ -19,7 +19,7 @@ export interface OpenLedgerOptions {
 /** @throws FaasError `store/locked`, `store/corrupt`, `store/unavailable` */
 export async function openLedger({ dataDir, log, access = 'exclusive' }: OpenLedgerOptions): Promise<Ledger> {
   try {
-    await mkdir(dataDir, { recursive: true, mode: 0o700 })
+    await mkdir(dataDir, { recursive: true, mode: 0o711 }) // passable; the ledger's own files are not readable for others
   } catch (error) {
     throw new FaasError('store/unavailable', { message: `The data directory ${dataDir} can not be made.`, hint: 'Choose another with FAAS_DATA_DIR.', cause: error })
   }

@@ -104,6 +104,7 @@ export class HostKit implements AsyncDisposable {
     this.#closed = true
     const child = this.#child
     if (child === null || child.exitCode !== null || child.signalCode !== null) return
+    holdOpen(child) // its end is awaited here
     await new Promise<void>((resolve) => {
       child.once('close', () => resolve())
       child.stdin?.end()
