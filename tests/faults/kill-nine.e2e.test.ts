@@ -1,102 +1,232 @@
 /**
- * `kill -9` of the gateway at random moments under load. After every restart each accepted asynchronous execution
- * reaches exactly one end; after the last one nothing of any killed gateway is left on the host.
+ * `kill -9` of the gateway at random moments: under load, and while it starts after the kill before.
  *
+ * K1. Every accepted asynchronous execution reaches exactly one end; a submission repeated with its idempotency key after
+ *     a lost answer is the same execution.
+ * K2. A result that was seen once is never another one later.
+ * K3. What must not run twice did not: it has its result, or says that it was interrupted.
+ * K4. After the last kill and one ordinary life nothing of any killed gateway is left on the host.
+ *
+ * Two gateways with a data directory each are killed side by side, so that one's reclaim would be seen in the other's work.
  * FAAS_KILLS sets the number of kills (default 100, which is what CI runs); FAAS_SEED repeats a failing run.
  */
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import path from 'node:path'
-import { FaaSClient } from '@faas-platform/sdk'
+import { FaaSClient, FaaSError } from '@faas-platform/sdk'
 import { eventually } from '@faas-platform/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { freePort, type GatewayProcess, startGateway } from '../support/gateway-process.js'
-import { hostResources } from '../support/host-resources.js'
-import { usableRuntimes } from '../support/runtimes.js'
+import { type DataDir, makeDataDir } from '../support/data-dir.js'
+import { freePort, type GatewayProcess, spawnGateway, startGateway } from '../support/gateway-process.js'
+import { type HostResources, hostResources } from '../support/host-resources.js'
+import { call, events } from '../support/http.js'
+import { randomSource } from '../support/random.js'
+import { HostRuntimes } from '../support/runtimes.js'
 
 const KILLS = Number(process.env['FAAS_KILLS'] ?? 100)
 const SEED = Number(process.env['FAAS_SEED'] ?? Math.floor(Math.random() * 2 ** 31))
+const LANES = 2
 /** Longest time between the begin of load and the kill. */
 const KILL_AFTER_MS_MAX = 400
+/** Every so many kills, one comes while the gateway starts; at the longest so long after its process began. */
+const START_KILL_SHARE = 0.2
+const START_KILL_MS_MAX = 1500
+const JOBS_PER_ROUND = 2
+const RUNS_PER_ROUND = 3
+const RUNTIMES = ['runc', 'gvisor', 'docker']
 
-/** Mulberry32: a failing run is repeated by its seed. */
-function randomSource(seed: number): () => number {
-  let state = seed >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
-  }
+interface Job {
+  readonly word: string
+  readonly runtime: string
+  readonly pauseS: string
+  readonly rerunnable: boolean
+  /** Known once the gateway acknowledged it. */
+  id: string | null
+  /** The end that was seen first. */
+  seen: unknown
+}
+
+interface Lane {
+  readonly dataDir: DataDir
+  readonly port: number
+  readonly random: () => number
+  readonly name: string
+  readonly jobs: Job[]
+  gateway: GatewayProcess | null
+  kills: number
+  startKills: number
+  /** Kills after which something was left for the next life to free. */
+  messes: number
 }
 
 describe(`kill -9 under load (seed ${SEED})`, () => {
-  let dataDir = ''
-  let port = 0
+  const lanes: Lane[] = []
   let runtimes: readonly string[] = []
-  let gateway: GatewayProcess | undefined
+  let reason = ''
 
   beforeAll(async () => {
-    dataDir = await mkdtemp(path.join(tmpdir(), 'faas-kill-'))
-    port = await freePort()
-    runtimes = await usableRuntimes(['runc', 'gvisor', 'docker'])
+    for (let i = 0; i < LANES; i++) {
+      lanes.push({ dataDir: await makeDataDir('kill'), port: await freePort(), random: randomSource(SEED + i), name: `lane${i}`, jobs: [], gateway: null, kills: 0, startKills: 0, messes: 0 })
+    }
+    for (const lane of lanes) {
+      // One ordinary life first: what a gateway leaves in its data directory for good is no leak.
+      const gateway = await startGateway({ dataDir: lane.dataDir.path, port: lane.port, env: lane.dataDir.env })
+      const host = await HostRuntimes.of(gateway)
+      runtimes = host.usable(RUNTIMES)
+      reason = RUNTIMES.map((name) => host.gate(name)).filter((gate) => gate.missing).map((gate) => gate.reason).join('; ')
+      await gateway.kill('SIGTERM')
+    }
+    if (reason !== '') console.warn(`left out: ${reason}`)
   })
 
   afterAll(async () => {
-    await gateway?.[Symbol.asyncDispose]()
-    await rm(dataDir, { recursive: true, force: true })
+    for (const lane of lanes) {
+      await lane.gateway?.[Symbol.asyncDispose]()
+      await lane.dataDir[Symbol.asyncDispose]()
+    }
   })
 
-  it(`loses no accepted job and leaks nothing in ${KILLS} kills`, async () => {
-    const random = randomSource(SEED)
-    const accepted = new Map<string, string>() // request id → the word it must print
-    const before = await hostResources(dataDir)
+  it(`loses no accepted job, ends each once, and leaks nothing in ${KILLS} kills`, async ({ skip }) => {
+    skip(runtimes.length === 0, reason)
+    const before = await Promise.all(lanes.map((lane) => hostResources(lane.dataDir)))
 
-    for (let kill = 0; kill < KILLS; kill++) {
-      gateway = await startGateway({ dataDir, port, env: { FAAS_PREWARM: '1' } })
-      const load = putUnderLoad(gateway.url, runtimes, random, accepted, kill)
-      await pauseFor(random() * KILL_AFTER_MS_MAX)
+    await Promise.all(lanes.map((lane, i) => killAgainAndAgain(lane, runtimes, Math.ceil(KILLS / LANES), before[i])))
+    const kills = lanes.reduce((sum, lane) => sum + lane.kills, 0)
+    expect(kills).toBeGreaterThanOrEqual(KILLS)
+
+    for (const lane of lanes) await checkEnds(lane)
+    const jobs = lanes.flatMap((lane) => lane.jobs)
+    expect(jobs.length).toBeGreaterThan(0)
+    // A kill that leaves nothing proves nothing.
+    expect(lanes.reduce((sum, lane) => sum + lane.messes, 0)).toBeGreaterThan(kills / 2)
+    console.info(`${kills} kills (${lanes.reduce((sum, lane) => sum + lane.startKills, 0)} while starting), ${jobs.length} jobs on ${runtimes.join(', ')}`)
+
+    // K4. Docker and the kernel finish removals a moment after they were asked to.
+    for (const [i, lane] of lanes.entries()) {
+      await lane.gateway?.kill('SIGTERM')
+      lane.gateway = null
+      await eventually(async () => {
+        expect(await hostResources(lane.dataDir)).toEqual(before[i])
+        return true
+      }, { deadlineMs: 30_000, everyMs: 250, what: 'nothing of the killed gateways left on the host' })
+    }
+  }, Math.max(180_000, KILLS * 10_000))
+})
+
+async function killAgainAndAgain(lane: Lane, runtimes: readonly string[], kills: number, clean: HostResources | undefined): Promise<void> {
+  const env = { FAAS_PREWARM: '1', ...lane.dataDir.env }
+  while (lane.kills < kills) {
+    const { gateway, serving } = await spawnGateway({ dataDir: lane.dataDir.path, port: lane.port, env })
+    lane.gateway = gateway
+    if (lane.random() < START_KILL_SHARE) {
+      await pauseFor(lane.random() * START_KILL_MS_MAX)
+      lane.startKills++
+    } else {
+      await started(gateway, serving)
+      const load = putUnderLoad(lane, gateway, runtimes)
+      await pauseFor(lane.random() * KILL_AFTER_MS_MAX)
       await gateway.kill('SIGKILL')
       await load
     }
-
-    gateway = await startGateway({ dataDir, port })
-    const client = new FaaSClient({ baseUrl: gateway.url })
-    for (const [id, word] of accepted) {
-      const result = await client.executions.wait(id, { timeoutMs: 120_000 })
-      expect({ id, stdout: result.stdout, exitCode: result.exitCode }).toEqual({ id, stdout: `${word}\n`, exitCode: 0 })
-    }
-    expect(accepted.size).toBeGreaterThan(0)
-    await gateway.kill('SIGTERM')
-    gateway = undefined
-
-    // Docker and the kernel finish removals a moment after they were asked to.
-    await eventually(async () => {
-      expect(await hostResources(dataDir)).toEqual(before)
-      return true
-    }, { deadlineMs: 30_000, everyMs: 250, what: 'nothing of the killed gateways left on the host' })
-  }, Math.max(120_000, KILLS * 10_000))
-})
-
-/** Asynchronous submissions (recorded once acknowledged) and synchronous runs side by side, until the gateway dies. */
-async function putUnderLoad(url: string, runtimes: readonly string[], random: () => number, accepted: Map<string, string>, round: number): Promise<void> {
-  const client = new FaaSClient({ baseUrl: url, maxRetries: 1 })
-  const jobs = Array.from({ length: 6 }, async (_, i) => {
-    const runtime = runtimes[Math.floor(random() * runtimes.length)] as 'runc'
-    const word = `job-${round}-${i}`
-    const pauseS = (random() * 0.2).toFixed(2)
-    const request = { image: null, command: `sleep ${pauseS}; echo ${word}`, runtime, timeoutMs: 60_000 } as const
-    if (i % 2 === 0) {
-      const { requestId } = await client.submit(request)
-      accepted.set(requestId, word)
-    } else {
-      await client.execute(request)
-    }
-  })
-  // Calls end by the kill; only what was acknowledged before it counts.
-  for (const settled of await Promise.allSettled(jobs)) {
-    if (settled.status === 'rejected') expect(settled.reason).toMatchObject({ code: 'client/connection-failed' })
+    await gateway.kill('SIGKILL')
+    expect(await gateway.exited, `the gateway ended by itself:\n${gateway.log()}`).toBeNull()
+    lane.kills++
+    const left = await hostResources(lane.dataDir)
+    if (clean !== undefined && left.containers + left.processes + left.cgroups + left.directories > clean.containers + clean.processes + clean.cgroups + clean.directories) lane.messes++
   }
+}
+
+async function started(gateway: GatewayProcess, serving: Promise<void>): Promise<void> {
+  await Promise.race([serving, gateway.exited.then((code) => Promise.reject(new Error(`The gateway ended with ${code}:\n${gateway.log()}`)))])
+}
+
+/** New submissions, those whose answer was lost, reading of earlier ends, and synchronous runs side by side, until the gateway dies. */
+async function putUnderLoad(lane: Lane, gateway: GatewayProcess, runtimes: readonly string[]): Promise<void> {
+  const { random } = lane
+  const client = new FaaSClient({ baseUrl: gateway.url, maxRetries: 1 })
+  const pick = (): string => runtimes[Math.floor(random() * runtimes.length)] ?? 'runc'
+  for (let i = 0; i < JOBS_PER_ROUND; i++) {
+    lane.jobs.push({ word: `${lane.name}-${lane.kills}-${i}`, runtime: pick(), pauseS: (random() * 0.2).toFixed(2), rerunnable: random() < 0.8, id: null, seen: null })
+  }
+  const runs = Array.from({ length: RUNS_PER_ROUND }, () => ({ runtime: pick(), pauseS: (random() * 0.2).toFixed(2) }))
+  const calls = [
+    ...lane.jobs.filter((job) => job.id === null).map((job) => submit(gateway.url, job)),
+    ...lane.jobs.filter((job) => job.id !== null && job.seen === null).map((job) => lookAt(gateway.url, job)),
+    ...runs.map(async ({ runtime, pauseS }) => {
+      const result = await client.execute({ image: null, command: `sleep ${pauseS}; echo done`, runtime: runtime as 'runc', timeoutMs: 60_000 })
+      expect([result.stdout, result.exitCode]).toEqual(['done\n', 0])
+    }),
+  ]
+  // Calls end by the kill; nothing else may end them.
+  for (const settled of await Promise.allSettled(calls)) {
+    if (settled.status === 'rejected' && !isConnectionLoss(settled.reason)) throw settled.reason
+  }
+}
+
+async function submit(url: string, job: Job): Promise<void> {
+  const { status, body } = await call(`${url}/api/v1/execute`, { headers: { 'idempotency-key': job.word }, body: requestOf(job) })
+  expect({ status, body }).toMatchObject({ status: 202 })
+  job.id = String(body['request_id'])
+}
+
+function requestOf(job: Job): object {
+  return { command: `sleep ${job.pauseS}; echo ${job.word}`, runtime: job.runtime, timeout_ms: 60_000, async: true, rerunnable: job.rerunnable, labels: { job: job.word } }
+}
+
+/** K2. */
+async function lookAt(url: string, job: Job): Promise<void> {
+  const { status, body } = await call(`${url}/api/v1/executions/${job.id}`)
+  expect({ job: job.word, status }).toEqual({ job: job.word, status: 200 })
+  if (body['result'] !== null) job.seen ??= body['result']
+}
+
+/** K1, K2, K3. */
+async function checkEnds(lane: Lane): Promise<void> {
+  const gateway = await startGateway({ dataDir: lane.dataDir.path, port: lane.port, env: lane.dataDir.env })
+  lane.gateway = gateway
+  // What was never acknowledged is handed in once more: it is either known already, or new.
+  for (const job of lane.jobs.filter((one) => one.id === null)) await submit(gateway.url, job)
+  const known = await listed(gateway.url)
+  for (const job of lane.jobs) {
+    expect(known.filter((one) => one.word === job.word), job.word).toEqual([{ word: job.word, id: job.id }])
+    const ends = []
+    let output = ''
+    let next = 0
+    for await (const event of events(`${gateway.url}/api/v1/executions/${job.id}/stream`)) {
+      expect(event.data['seq'], `${job.word}: events without gaps`).toBe(next++)
+      if (event.event === 'stdout') output += String(event.data['data'])
+      if (event.event === 'end') ends.push(event.data['result'] as Readonly<Record<string, unknown>>)
+    }
+    expect(ends, job.word).toHaveLength(1)
+    const [end] = ends
+    const { body } = await call(`${gateway.url}/api/v1/executions/${job.id}`)
+    expect(body['result'], job.word).toEqual(end)
+    if (job.seen !== null) expect(end, job.word).toEqual(job.seen)
+    if (end?.['error_code'] === 'execution/interrupted') {
+      expect(job.rerunnable, job.word).toBe(false)
+      continue
+    }
+    expect({ word: job.word, output, stdout: end?.['stdout'], exit_code: end?.['exit_code'], error: end?.['error'] })
+      .toEqual({ word: job.word, output: `${job.word}\n`, stdout: `${job.word}\n`, exit_code: 0, error: null })
+    if (!job.rerunnable) expect(body['attempt'], job.word).toBe(1)
+  }
+}
+
+/** Every execution that carries a job's label. */
+async function listed(url: string): Promise<readonly { readonly word: string; readonly id: string }[]> {
+  const found: { word: string; id: string }[] = []
+  for (let cursor: unknown = ''; cursor !== null; ) {
+    const { body } = await call(`${url}/api/v1/executions?limit=1000${cursor === '' ? '' : `&cursor=${String(cursor)}`}`)
+    for (const execution of body['executions'] as readonly { readonly request_id: string; readonly labels: Readonly<Record<string, string>> }[]) {
+      const word = execution.labels['job']
+      if (word !== undefined) found.push({ word, id: execution.request_id })
+    }
+    cursor = body['next_cursor']
+  }
+  return found
+}
+
+/** As `fetch` and the SDK tell it. */
+function isConnectionLoss(reason: unknown): boolean {
+  if (reason instanceof FaaSError) return reason.code === 'client/connection-failed'
+  return reason instanceof TypeError && /fetch failed|terminated/.test(reason.message)
 }
 
 /** The moment of the kill is the experiment, not a wait for a condition. */

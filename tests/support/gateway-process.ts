@@ -4,20 +4,37 @@ import { once } from 'node:events'
 import { createServer } from 'node:net'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { eventually } from '@faas-platform/testkit'
+import { within } from '@faas-platform/testkit'
 
 export const REPO_ROOT = fileURLToPath(new URL('../../', import.meta.url))
 const FAAS = path.join(REPO_ROOT, 'apps/cli/dist/main.js')
+/** A first start brings the images in, too. */
 const START_MS_MAX = 60_000
-const LOG_CHARS_KEPT = 20_000
+const STOP_MS_MAX = 60_000
+const LOG_CHARS_KEPT = 40_000
+
+export interface GatewayOptions {
+  readonly dataDir: string
+  /** Default: a free one. */
+  readonly port?: number
+  /** Default 127.0.0.1. */
+  readonly host?: string
+  readonly env?: Readonly<Record<string, string>>
+}
 
 export interface GatewayProcess extends AsyncDisposable {
   readonly url: string
+  readonly port: number
   readonly pid: number
+  readonly dataDir: string
   /** The last of what it logged, for failure messages. */
   readonly log: () => string
+  /** Exit code; null when a signal ended it. */
   readonly exited: Promise<number | null>
+  /** Sends the signal and waits for the end. */
   kill(signal: NodeJS.Signals): Promise<void>
+  /** Sends the signal only. */
+  signal(signal: NodeJS.Signals): void
 }
 
 export async function freePort(): Promise<number> {
@@ -31,42 +48,58 @@ export async function freePort(): Promise<number> {
   return address.port
 }
 
-/** Resolves when `/health` answers. */
-export async function startGateway(options: { readonly dataDir: string; readonly port?: number; readonly env?: Readonly<Record<string, string>> }): Promise<GatewayProcess> {
-  const port = options.port ?? (await freePort())
-  const child = spawn(process.execPath, [FAAS, 'gateway'], {
-    cwd: REPO_ROOT,
-    env: { ...process.env, FAAS_PORT: String(port), FAAS_HOST: '127.0.0.1', FAAS_DATA_DIR: options.dataDir, FAAS_LOG_LEVEL: 'info', ...options.env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  let log = ''
-  for (const stream of [child.stdout, child.stderr]) {
-    stream.setEncoding('utf8')
-    stream.on('data', (text: string) => (log = (log + text).slice(-LOG_CHARS_KEPT)))
-  }
-  const exited = new Promise<number | null>((resolve) => child.once('exit', (code) => resolve(code)))
-  const gateway: GatewayProcess = {
-    url: `http://127.0.0.1:${port}`,
-    pid: child.pid ?? -1,
-    log: () => log,
-    exited,
-    kill: (signal) => end(child, exited, signal),
-    [Symbol.asyncDispose]: () => end(child, exited, 'SIGTERM'),
-  }
+/** Resolves when it serves. @throws Error with its log when it ends before that */
+export async function startGateway(options: GatewayOptions): Promise<GatewayProcess> {
+  const { gateway, serving } = await spawnGateway(options)
   try {
-    await eventually(async () => {
-      if (child.exitCode !== null) throw new Error(`the gateway ended with ${child.exitCode}`)
-      const response = await fetch(`${gateway.url}/health`)
-      return response.ok
-    }, { deadlineMs: START_MS_MAX })
+    await within(START_MS_MAX, 'the gateway to serve', Promise.race([serving, gateway.exited.then((code) => Promise.reject(new Error(`the gateway ended with ${code}`)))]))
   } catch (cause) {
     await gateway.kill('SIGKILL')
-    throw new Error(`The gateway did not start:\n${log}`, { cause })
+    throw new Error(`The gateway did not start:\n${gateway.log()}`, { cause })
   }
   return gateway
 }
 
+/** Only starts the process; `serving` settles when it says where it serves. */
+export async function spawnGateway(options: GatewayOptions): Promise<{ readonly gateway: GatewayProcess; readonly serving: Promise<void> }> {
+  const port = options.port ?? (await freePort())
+  const child = spawn(process.execPath, [FAAS, 'gateway'], {
+    cwd: REPO_ROOT,
+    env: { ...process.env, FAAS_PORT: String(port), FAAS_HOST: options.host ?? '127.0.0.1', FAAS_DATA_DIR: options.dataDir, FAAS_LOG_LEVEL: 'info', ...options.env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  let log = ''
+  let told = (): void => undefined
+  const serving = new Promise<void>((resolve) => (told = resolve))
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (text: string) => {
+      log = (log + text).slice(-LOG_CHARS_KEPT)
+      if (stream === child.stdout && text.includes('Serving on ')) told()
+    })
+  }
+  const exited = new Promise<number | null>((resolve) => child.once('close', (code) => resolve(code)))
+  const gateway: GatewayProcess = {
+    url: `http://127.0.0.1:${port}`,
+    port,
+    pid: child.pid ?? -1,
+    dataDir: options.dataDir,
+    log: () => log,
+    exited,
+    kill: (signal) => end(child, exited, signal),
+    signal: (signal) => void child.kill(signal),
+    [Symbol.asyncDispose]: () => end(child, exited, 'SIGTERM'),
+  }
+  return { gateway, serving }
+}
+
+/** A gateway that does not end when asked is ended, and the test told. */
 async function end(child: ChildProcess, exited: Promise<unknown>, signal: NodeJS.Signals): Promise<void> {
   if (child.exitCode === null && child.signalCode === null) child.kill(signal)
-  await exited
+  try {
+    await within(STOP_MS_MAX, `the end of the gateway after ${signal}`, exited)
+  } catch (error) {
+    child.kill('SIGKILL')
+    await exited
+    throw error
+  }
 }

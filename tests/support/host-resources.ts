@@ -1,31 +1,54 @@
-/** What one data directory holds on the host right now: counted by the kernel's and the engine's own lists. */
-import { existsSync } from 'node:fs'
+/** What one data directory holds on the host right now, counted by the kernel's and the engine's own lists. */
+import { execFile } from 'node:child_process'
+import { existsSync, readdirSync } from 'node:fs'
 import { request } from 'node:http'
+import path from 'node:path'
+import { promisify } from 'node:util'
 import { dataDirId } from '@faas-platform/host'
 import { leakCounter } from '@faas-platform/testkit'
+import type { DataDir } from './data-dir.js'
 
 export interface HostResources {
   readonly mounts: number
   readonly cgroups: number
   readonly networkNamespaces: number
   readonly processes: number
+  /** Entries of `sandboxes`, `run` and `retained`. */
   readonly directories: number
   readonly containers: number
   readonly volumes: number
+  readonly engineNetworks: number
+  /** Network links, and tables of nftables. */
+  readonly links: number
+  readonly firewallTables: number
+  /** Temporary files, and state of runtimes below /run. */
+  readonly temporaryFiles: readonly string[]
+  readonly runFiles: readonly string[]
 }
 
-export async function hostResources(dataDir: string): Promise<HostResources> {
-  const owner = dataDirId(dataDir)
-  const { fds: _own, ...counts } = leakCounter({ dataDir, hostPrefix: `faas-${owner}` })()
-  return { ...counts, containers: await countInEngine('/containers/json?all=1', owner), volumes: await countInEngine('/volumes', owner) }
+const run = promisify(execFile)
+
+export async function hostResources(dataDir: DataDir): Promise<HostResources> {
+  const owner = dataDirId(dataDir.path)
+  const { fds: _own, ...counts } = leakCounter({ dataDir: dataDir.path, hostPrefix: `faas-${owner}` })()
+  return {
+    ...counts,
+    containers: await countInEngine('/containers/json?all=1', owner),
+    volumes: await countInEngine('/volumes', owner),
+    engineNetworks: await countInEngine('/networks', owner),
+    links: readdirSync('/sys/class/net').filter((name) => name.startsWith(`f${owner.slice(0, 6)}-`) || name.includes(owner)).length,
+    firewallTables: await firewallTables(owner),
+    temporaryFiles: readdirSync(dataDir.temp),
+    runFiles: filesNaming(owner, '/run', 4),
+  }
 }
 
 /** Entries of an engine's list that carry the owner in a name or label; 0 when there is no engine. */
-async function countInEngine(path: string, owner: string): Promise<number> {
+async function countInEngine(list: string, owner: string): Promise<number> {
   const socketPath = process.env['FAAS_DOCKER_SOCKET'] ?? '/var/run/docker.sock'
   if (!existsSync(socketPath)) return 0
   const text = await new Promise<string>((resolve, reject) => {
-    request({ socketPath, path }, (response) => {
+    request({ socketPath, path: list }, (response) => {
       let body = ''
       response.setEncoding('utf8').on('data', (chunk: string) => (body += chunk)).on('end', () => resolve(body)).on('error', reject)
     }).on('error', reject).end()
@@ -33,4 +56,31 @@ async function countInEngine(path: string, owner: string): Promise<number> {
   const parsed = JSON.parse(text) as readonly unknown[] | { readonly Volumes: readonly unknown[] | null }
   const entries = 'Volumes' in parsed ? (parsed.Volumes ?? []) : (parsed as readonly unknown[])
   return entries.filter((entry) => JSON.stringify(entry).includes(owner)).length
+}
+
+/** 0 without `nft`: nobody can have made a table then. */
+async function firewallTables(owner: string): Promise<number> {
+  const tools = process.env['FAAS_TOOLS_DIR']
+  const nft = [...(tools === undefined ? [] : [path.join(tools, 'bin')]), '/usr/sbin', '/sbin'].map((dir) => path.join(dir, 'nft')).find((file) => existsSync(file))
+  if (nft === undefined) return 0
+  const { stdout } = await run(nft, ['list', 'tables'])
+  return stdout.split('\n').filter((line) => line.includes(owner)).length
+}
+
+function filesNaming(owner: string, dir: string, depth: number): string[] {
+  if (depth === 0) return []
+  let entries
+  try {
+    entries = readdirSync(dir, { withFileTypes: true })
+  } catch (error) {
+    // It went while it was looked at, or is somebody's mount that not even root may read.
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT' || code === 'EACCES' || code === 'ENOTDIR') return []
+    throw error
+  }
+  return entries.flatMap((entry) => {
+    const file = path.join(dir, entry.name)
+    if (entry.name.includes(owner)) return [file]
+    return entry.isDirectory() ? filesNaming(owner, file, depth - 1) : []
+  })
 }
