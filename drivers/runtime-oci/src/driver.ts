@@ -339,6 +339,7 @@ export class OciDriver implements RuntimeDriver {
       `lowers=${[paths.identity, ready.agentLayer, ...parts.layerDirs].join('\0')}`,
       `writable=${paths.writable}`,
       ...(ready.userns === null ? [] : [`userns=${ready.userns}`, `idbase=${this.#idBase}`]),
+      ...(kind.hybridCgroups || this.#cgroups.unifiedBeside === null ? [] : [`hidden=${this.#cgroups.unifiedBeside}`]),
       `pidfile=${paths.pidFile}`,
       `log=${paths.log}`,
       `ready=${kind.agent === 'socket' ? READY_LINE : ''}`,

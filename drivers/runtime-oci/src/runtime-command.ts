@@ -12,6 +12,8 @@ export interface RuntimeKind {
   readonly cgroups: 'runtime' | 'driver'
   /** Does the runtime take a user namespace and the seccomp profile from the configuration? */
   readonly kernelShared: boolean
+  /** Does it refuse hosts with cgroup v2 beside v1? Then it is started where only v1 is to be seen. */
+  readonly hybridCgroups: boolean
   run(options: RunOptions): string[]
 }
 
@@ -31,6 +33,7 @@ const runc = (name: 'runc' | 'crun'): RuntimeKind => ({
   agent: 'socket',
   cgroups: 'runtime',
   kernelShared: true,
+  hybridCgroups: name === 'runc',
   run: ({ path, state, log, bundle, pidFile, id }) => [path, '--root', state, '--log', log, '--log-format', 'json', 'run', '--detach', '--pid-file', pidFile, '--bundle', bundle, id],
 })
 
@@ -52,6 +55,7 @@ export const RUNTIME_KINDS: Readonly<Record<OciRuntimeName, RuntimeKind>> = {
     agent: 'pipes',
     cgroups: 'driver',
     kernelShared: false,
+    hybridCgroups: true,
     run: (options) => [options.path, ...runscFlags(options), 'run', '--detach', '--pid-file', options.pidFile, '--bundle', options.bundle, options.id],
     },
 }
