@@ -81,7 +81,7 @@ async function tryDelivery(context: DriverContext, delivery: AgentDelivery, bare
   const startedMs = clock.monotonicMs()
   try {
     const spec = probeSpec(context.ids.uuid(), scratch)
-    const body = containerBody(spec, { dataDirId, apiVersion: context.apiVersion(), runtime: context.runtime, delivery, network: null, bareNetwork })
+    const body = containerBody(spec, { dataDirId, apiVersion: context.apiVersion(), runtime: context.runtime, seccompProfile: context.seccompProfile, delivery, network: null, bareNetwork })
     const { agent, pid, host } = await startContainerWithAgent({
       client, name: containerName(dataDirId, spec.id), body, delivery, look: context.agentDelivery === undefined, connectDeadlineMs: PROBE_CONNECT_DEADLINE_MS, clock, watch, cleanup, signal,
     })

@@ -42,6 +42,8 @@ export interface ContainerContext {
   readonly apiVersion: string
   /** The engine's OCI runtime: `runc`, `runsc`, … */
   readonly runtime: string
+  /** Replaces the engine's own profile. JSON text in the form of Docker's or of the OCI runtime specification. */
+  readonly seccompProfile: string | undefined
   readonly delivery: AgentDelivery
   /** Name of the network for `egress`; null when the sandbox has none. */
   readonly network: string | null
@@ -84,7 +86,7 @@ export function containerBody(spec: SandboxSpec, context: ContainerContext): Rea
       CapDrop: ['ALL'],
       CapAdd: SANDBOX_CAPABILITIES.map((name) => name.replace(/^CAP_/, '')),
       Privileged: false,
-      SecurityOpt: securityOptions(context.apiVersion),
+      SecurityOpt: securityOptions(context),
       ReadonlyPaths: READONLY_PATHS,
       ReadonlyRootfs: false,
       IpcMode: 'private',
@@ -114,9 +116,9 @@ export function limitFields(limits: SandboxLimits): Readonly<Record<string, unkn
 }
 
 /** Engines before 23 know no name for their default profile, and apply it when none is named; `probe` checks that they do. */
-function securityOptions(apiVersion: string): readonly string[] {
-  const builtin = compareVersions(apiVersion, '1.42') >= 0 ? ['seccomp=builtin'] : []
-  return ['no-new-privileges:true', ...builtin]
+function securityOptions({ apiVersion, seccompProfile }: ContainerContext): readonly string[] {
+  const seccomp = seccompProfile ?? (compareVersions(apiVersion, '1.42') >= 0 ? 'builtin' : undefined)
+  return ['no-new-privileges:true', ...(seccomp === undefined ? [] : [`seccomp=${seccomp}`])]
 }
 
 function agentMount({ source }: AgentDelivery): Readonly<Record<string, unknown>> {

@@ -169,3 +169,10 @@ describe('the docker driver on a real engine', () => {
     expect(isFaasError(await thrown(real.driver.create(real.spec({ network: { mode: 'egress', allowCidrs: [] } }), { signal })), 'network/unavailable')).toBe(true)
   })
 })
+
+test('a seccomp profile of our own takes the place of the engine\'s', async () => {
+  const seccompProfile = { defaultAction: 'SCMP_ACT_ALLOW', syscalls: [{ names: ['mkdir', 'mkdirat'], action: 'SCMP_ACT_ERRNO', errnoRet: 28 }] }
+  await using own = await realDriver({ seccompProfile })
+  await using sandbox = await own.driver.create(own.spec(), { signal })
+  expect((await sh(sandbox, 'mkdir /x')).stderr).toContain('No space left on device')
+})

@@ -52,6 +52,11 @@ export interface DockerDriverOptions {
   readonly runtime?: string
   /** How the agent gets in and is spoken to; absent: the best way that works, found by trying. */
   readonly agentDelivery?: 'attach' | 'volume'
+  /**
+   * A seccomp profile instead of the engine's own, as Docker or the OCI runtime specification writes it. Engines before
+   * 23 need it where guests are hostile: their own profile lets io_uring and vsock through.
+   */
+  readonly seccompProfile?: object
   readonly credentials?: (registry: string) => Promise<RegistryCredentials | undefined>
   readonly clock: Clock
   readonly ids: Ids
@@ -91,8 +96,9 @@ export class DockerDriver implements RuntimeDriver {
     }
     const client = new EngineClient({ socketPath: options.socketPath })
     this.#client = client
+    const seccompProfile = options.seccompProfile === undefined ? undefined : JSON.stringify(options.seccompProfile)
     this.#context = {
-      client, clock: options.clock, ids: options.ids, log: options.log, dataDirId: options.dataDirId, runtime: this.#runtime, agentDelivery: options.agentDelivery,
+      client, clock: options.clock, ids: options.ids, log: options.log, dataDirId: options.dataDirId, runtime: this.#runtime, seccompProfile, agentDelivery: options.agentDelivery,
       agentParentDir: path.join(options.dataDir, 'docker', 'agent'), apiVersion: () => client.version,
     }
     if (options.nftPath !== undefined) this.#egress = new EgressNetwork({ client, dataDirId: options.dataDirId, nftPath: options.nftPath, log: options.log })
@@ -147,7 +153,7 @@ export class DockerDriver implements RuntimeDriver {
       watch.lap('prepare')
       const { delivery, bareNetwork } = proof
       const { dataDirId } = this.#options
-      const body = containerBody(spec, { dataDirId, apiVersion: this.#client.version, runtime: this.#runtime, delivery, network: egress?.name ?? null, bareNetwork })
+      const body = containerBody(spec, { dataDirId, apiVersion: this.#client.version, runtime: this.#runtime, seccompProfile: this.#context.seccompProfile, delivery, network: egress?.name ?? null, bareNetwork })
       const started = await startContainerWithAgent({ client: this.#client, name: containerName(dataDirId, spec.id), body, delivery, look: proof.host, clock, watch, cleanup, signal })
       let release: () => Promise<void> = () => Promise.resolve()
       if (egress !== undefined) {
@@ -298,7 +304,7 @@ export class DockerDriver implements RuntimeDriver {
     const engine = await this.#negotiated(signal)
     const agent = await readAgent(this.#options.agentPath)
     try {
-      const info = await readEngineInfo(this.#client, engine, this.#runtime, signal)
+      const info = await readEngineInfo(this.#client, engine, { runtime: this.#runtime, ownSeccomp: this.#options.seccompProfile !== undefined }, signal)
       const scratch = await loadScratchImage(this.#client, engine, signal)
       return { engine, info, scratch, proof: await decideDelivery(this.#context, agent, scratch, signal) }
     } catch (error) {

@@ -13,6 +13,8 @@ export interface DriverContext {
   readonly agentParentDir: string
   /** The engine's OCI runtime. */
   readonly runtime: string
+  /** See `ContainerContext`. */
+  readonly seccompProfile: string | undefined
   /** Leaves out the better ways; absent: all are tried. */
   readonly agentDelivery: 'attach' | 'volume' | undefined
   /** As agreed with the engine. */

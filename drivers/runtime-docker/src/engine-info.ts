@@ -9,14 +9,15 @@ export interface EngineInfo {
   readonly vulnerabilities: readonly Vulnerability[]
 }
 
-export async function readEngineInfo(client: EngineClient, engine: EngineVersion, runtime: string, signal: AbortSignal): Promise<EngineInfo> {
+export async function readEngineInfo(client: EngineClient, engine: EngineVersion, wanted: { readonly runtime: string; readonly ownSeccomp: boolean }, signal: AbortSignal): Promise<EngineInfo> {
+  const { runtime } = wanted
   const info = shape(await client.json({ path: '/info', signal, deadlineMs: 10_000 }), 'info')
   const runtimes = Object.keys(sub(info, 'Runtimes'))
   const facts: ProbeFact[] = [
     { name: 'engine', ok: true, evidence: `Docker Engine ${engine.engine}, API ${engine.api}, storage ${optionalText(info, 'Driver') ?? '?'}, cgroup v${optionalText(info, 'CgroupVersion') ?? '1'}` },
     { name: 'runtime', ok: runtimes.includes(runtime), evidence: runtimes.includes(runtime) ? `OCI runtime ${runtime}` : `the engine has ${runtimes.join(', ')}, not ${runtime}` },
     limitFact(info),
-    seccompFact(info, engine),
+    seccompFact(info, engine, wanted.ownSeccomp),
   ]
   return { facts, vulnerabilities: vulnerabilities(runtime, engine, info) }
 }
@@ -28,11 +29,12 @@ function limitFact(info: Shape): ProbeFact {
 }
 
 /** Engines before 23 have no name for their default profile, so it can only be seen, not asked for. */
-function seccompFact(info: Shape, engine: EngineVersion): ProbeFact {
+function seccompFact(info: Shape, engine: EngineVersion, own: boolean): ProbeFact {
   const option = texts(info, 'SecurityOptions').find((entry) => entry.startsWith('name=seccomp'))
   const asked = compareVersions(engine.api, '1.42') >= 0
   const isDefault = /profile=(default|builtin)/.test(option ?? '')
-  const ok = option !== undefined && (asked || isDefault)
+  const ok = option !== undefined && (own || asked || isDefault)
+  if (ok && own) return { name: 'seccomp', ok, evidence: 'every sandbox gets the configured profile' }
   return { name: 'seccomp', ok, evidence: option === undefined ? 'the engine has no seccomp' : asked ? 'the built-in profile is demanded for every sandbox' : option }
 }
 
