@@ -28,6 +28,8 @@ pub struct MountPlan {
     /// Holds `upper` and `work`.
     writable: CString,
     options: CString,
+    /// Mounts of the host that the runtime must not see; see `hide`.
+    hidden: Vec<CString>,
     ids: Option<IdMap>,
 }
 
@@ -50,8 +52,15 @@ impl MountPlan {
             lowers,
             writable: cstring(writable)?,
             options: cstring(options.as_bytes())?,
+            hidden: Vec::new(),
             ids,
         })
+    }
+
+    /// Leaves out mounts of the host: crun refuses a host that has cgroup v2 beside v1.
+    pub fn hide(mut self, paths: Vec<CString>) -> MountPlan {
+        self.hidden = paths;
+        self
     }
 
     /// # Safety
@@ -59,6 +68,11 @@ impl MountPlan {
     pub unsafe fn apply(&self) -> bool {
         if c::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), sys::MS_REC | sys::MS_PRIVATE, std::ptr::null()) != 0 {
             return false;
+        }
+        for path in &self.hidden {
+            if c::umount2(path.as_ptr(), sys::MNT_DETACH) != 0 {
+                return false;
+            }
         }
         if !self.layer(&self.writable, FIRST_LAYER_FD) {
             return false;

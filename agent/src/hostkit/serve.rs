@@ -162,12 +162,11 @@ impl<'a> Args<'a> {
         }
         let mounts = match self.named("target") {
             None => None,
-            Some(target) => Some(MountPlan::new(
-                target,
-                self.named_list("lowers")?,
-                self.named("writable").ok_or_else(|| invalid("writable is missing".into()))?,
-                self.id_map()?,
-            )?),
+            Some(target) => {
+                let writable = self.named("writable").ok_or_else(|| invalid("writable is missing".into()))?;
+                let plan = MountPlan::new(target, self.named_list("lowers")?, writable, self.id_map()?)?;
+                Some(plan.hide(self.named_list("hidden")?))
+            }
         };
         Ok(Program {
             argv,

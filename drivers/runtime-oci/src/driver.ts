@@ -127,6 +127,7 @@ export class OciDriver implements RuntimeDriver {
       network: options.egress === undefined ? ['none'] : ['none', 'egress'],
       tty: true,
       resizeLimits: true,
+      busyWhenIdle: !this.#kind.kernelShared,
     }
   }
 

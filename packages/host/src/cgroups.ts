@@ -29,6 +29,8 @@ export abstract class CgroupHost {
   /** For people: what this host has. */
   abstract readonly description: string
   abstract readonly version: 1 | 2
+  /** The mount of v2 beside v1, if there is one: not every runtime copes with both. */
+  abstract readonly unifiedBeside: string | null
   /** Every directory that a runtime makes for one group. */
   abstract directories(group: string): readonly string[]
   /** Directories that are enough to limit, measure and freeze processes, for groups that we make ourselves. */
@@ -75,6 +77,7 @@ const V1_CONTROLLERS = new Set([
 class CgroupV1 extends CgroupHost {
   readonly version = 1
   readonly description: string
+  readonly unifiedBeside: string | null
   readonly #mounts: ReadonlyMap<string, string>
   readonly #unified: string | undefined
 
@@ -82,6 +85,7 @@ class CgroupV1 extends CgroupHost {
     super()
     this.#mounts = mounts
     this.#unified = unified
+    this.unifiedBeside = unified ?? null
     this.description = `cgroup v1 (${[...mounts.keys()].join(', ')})${unified === undefined ? '' : ' with a unified hierarchy beside it'}`
   }
 
@@ -147,6 +151,7 @@ class CgroupV1 extends CgroupHost {
 
 class CgroupV2 extends CgroupHost {
   readonly version = 2
+  readonly unifiedBeside = null
   readonly description = 'cgroup v2'
   readonly #root: string
 
