@@ -39,6 +39,8 @@ export interface RuntimeFeatures {
   readonly tty: boolean
   /** Limits of a live sandbox can be changed. */
   readonly resizeLimits: boolean
+  /** A waiting sandbox uses CPU by itself, as a user-space kernel's timers do: the pool freezes it until it is taken. */
+  readonly busyWhenIdle: boolean
 }
 
 /** One fact that `probe` found, for people: `name` what was looked at, `evidence` what was seen. */

@@ -66,7 +66,7 @@ export class Executor implements AsyncDisposable {
     this.#disposer = new Disposer(config.teardown, clock, log)
     const disposer = this.#disposer
     this.#pool = new WarmPool({ config: config.pool, createTimeoutMs: config.createTimeoutMs, clock, ids, log, disposer, metrics })
-    this.#placement = new Placement(this.#runtimes, this.#images, this.#pool)
+    this.#placement = new Placement(this.#runtimes, this.#images, this.#pool, log)
     const placement = this.#placement
     this.#retention = new Retention(config.retention, { clock, log, disposer, metrics })
     this.#instances = new Instances({ config: config.instances, recordTtlMs: config.recordTtlMs, placement, ledger, disposer, clock, ids, log })

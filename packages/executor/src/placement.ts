@@ -1,6 +1,6 @@
 /** From a request to a fresh sandbox: runtime, image, then the pool or a creation. Shared by every mode that needs one. */
 import {
-  isFaasError, type IsolationClass, type NetworkPolicy, type PullProgress, type ResolvedImage, type RuntimeDecision, type RuntimeName, type SandboxLimits, type Stopwatch,
+  isFaasError, type IsolationClass, type LogSink, type NetworkPolicy, type PullProgress, type ResolvedImage, type RuntimeDecision, type RuntimeName, type SandboxLimits, type Stopwatch,
 } from '@faas-platform/core'
 import type { ImageResolver } from './images.js'
 import type { TakenSandbox } from './pool/slot.js'
@@ -29,7 +29,7 @@ export interface Placed extends TakenSandbox {
 }
 
 export class Placement {
-  constructor(private readonly runtimes: Runtimes, private readonly images: ImageResolver, private readonly pool: WarmPool) {}
+  constructor(private readonly runtimes: Runtimes, private readonly images: ImageResolver, private readonly pool: WarmPool, private readonly log: LogSink) {}
 
   /** @throws FaasError `runtime/*`, `image/*`, `sandbox/create-*`, `network/unavailable` */
   async obtain(wish: SandboxWish, progress: Progress): Promise<Placed> {
@@ -73,12 +73,25 @@ export class Placement {
   async #sandbox(wish: SandboxWish, chosen: Chosen, image: ResolvedImage, { watch, signal }: Progress): Promise<Placed> {
     const spec = { driver: chosen.driver, image, limits: wish.limits, network: wish.network }
     const ready = this.pool.take(spec)
-    if (ready !== undefined) {
+    if (ready !== undefined && (await this.#wake(ready))) {
       watch.lap('acquire')
       return { ...ready, chosen, image }
     }
     const made = await this.pool.wait(spec, signal)
     watch.lap('create')
     return { ...made, chosen, image }
+  }
+
+  /** False: it died in its sleep, and the request needs another. */
+  async #wake(taken: TakenSandbox): Promise<boolean> {
+    if (taken.thaw === null) return true
+    try {
+      await taken.thaw()
+      return true
+    } catch (error) {
+      this.log.warn({ sandbox: taken.sandbox.id, err: error }, 'a warm sandbox did not wake')
+      this.pool.reject(taken)
+      return false
+    }
   }
 }

@@ -15,6 +15,8 @@ export interface TakenSandbox {
   readonly start: 'warm' | 'cold'
   /** Measured while it was idle; null when it was taken before that. */
   readonly statsBefore: SandboxStats | null
+  /** Wakes a sandbox that was frozen while it waited; null when it was not. Call before use. */
+  readonly thaw: (() => Promise<void>) | null
 }
 
 export class Slot {
@@ -22,6 +24,8 @@ export class Slot {
   sandbox: Sandbox | null = null
   stats: SandboxStats | null = null
   readySinceMs = 0
+  /** Settles with whether the sandbox is frozen; null when nobody froze it. */
+  frozen: Promise<boolean> | null = null
 
   get state(): SlotState {
     return this.#life.state

@@ -45,6 +45,31 @@ async function closeAll(pool: WarmPool, taken: readonly TakenSandbox[] = []): Pr
   expect(driver.live()).toEqual({ sandboxes: 0, processes: 0, retained: 0, creating: 0 })
 }
 
+describe('freezing', () => {
+  test('a sandbox that is busy when idle waits frozen and is awake when it is used', async () => {
+    driver = new MemoryDriver({ clock, features: { busyWhenIdle: true } })
+    const pool = makePool()
+    const spec = await specOf()
+    await Promise.all([pool.prewarm(spec, 1, new AbortController().signal), clock.advance(100)])
+    await clock.advance(1)
+    const taken = pool.take(spec)
+    expect(taken?.thaw).not.toBeNull()
+    await taken?.thaw?.()
+    const handle = await taken?.sandbox.exec({ argv: ['true'], env: {} }, { onOutput: () => undefined }, { signal: new AbortController().signal })
+    expect((await handle?.wait())?.exitCode).toBe(0)
+    await closeAll(pool, taken === undefined ? [] : [taken])
+  })
+
+  test('others are never frozen', async () => {
+    const pool = makePool()
+    const spec = await specOf()
+    await Promise.all([pool.prewarm(spec, 1, new AbortController().signal), clock.advance(100)])
+    const taken = pool.take(spec)
+    expect(taken).toMatchObject({ thaw: null })
+    await closeAll(pool, taken === undefined ? [] : [taken])
+  })
+})
+
 describe('taking', () => {
   test('the first request waits for a cold sandbox, the next finds one ready', async () => {
     const pool = makePool()

@@ -57,7 +57,12 @@ export class WarmPool {
     this.options.metrics.pool.hits++
     slot.become('taken') // I1
     this.#refillSoon()
-    return { sandbox: sandboxOf(slot), start: 'warm', statsBefore: slot.stats }
+    const sandbox = sandboxOf(slot)
+    const { frozen } = slot
+    const thaw = async (): Promise<void> => {
+      if ((await frozen) === true) await sandbox.resume()
+    }
+    return { sandbox, start: 'warm', statsBefore: slot.stats, thaw: frozen === null ? null : thaw }
   }
 
   /** Waits in order of arrival for the next sandbox of this kind to be made. Call after `take` gave nothing. */
@@ -323,7 +328,7 @@ export class WarmPool {
     if (waiter !== undefined && !this.#closing.signal.aborted) {
       line.waiters.delete(waiter)
       slot.become('taken')
-      waiter.resolve({ sandbox, start: 'cold', statsBefore: null })
+      waiter.resolve({ sandbox, start: 'cold', statsBefore: null, thaw: null })
       return
     }
     const now = this.options.clock.monotonicMs()
@@ -353,11 +358,28 @@ export class WarmPool {
         slot.stats = stats
         line.measured(stats.memoryBytes)
         this.#shrinkToBudget()
+        if (line.spec.driver.features.busyWhenIdle && slot.state === 'ready') slot.frozen = this.#freeze(sandbox)
       },
       (error: unknown) => {
         this.options.log.debug({ sandbox: sandbox.id, err: error }, 'an idle sandbox could not be measured')
       },
     )
+  }
+
+  /** Costs nothing but CPU when it fails: the sandbox waits awake. */
+  #freeze(sandbox: Sandbox): Promise<boolean> {
+    return sandbox.pause().then(
+      () => true,
+      (error: unknown) => {
+        this.options.log.warn({ sandbox: sandbox.id, err: error }, 'an idle sandbox could not be frozen')
+        return false
+      },
+    )
+  }
+
+  /** Ends a sandbox that was taken and turned out to be unusable. */
+  reject({ sandbox }: TakenSandbox): void {
+    void this.options.disposer.push(`pooled sandbox ${sandbox.id}`, () => sandbox[Symbol.asyncDispose]())
   }
 
   /** A measurement may show that more is held than the guess said. The least recently wanted go first. */

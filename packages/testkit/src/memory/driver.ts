@@ -84,7 +84,7 @@ export class MemoryDriver implements RuntimeDriver {
     this.host = options.host ?? new MemoryHost(this.#clock)
     this.images = this.host.images
     this.name = options.name ?? 'memory'
-    this.features = { isolation: 'none', pause: true, checkpoint: false, retain: true, network: ['none', 'egress'], tty: true, resizeLimits: true, ...options.features }
+    this.features = { isolation: 'none', pause: true, checkpoint: false, retain: true, network: ['none', 'egress'], tty: true, resizeLimits: true, busyWhenIdle: false, ...options.features }
     this.#programs = { ...builtinPrograms((proc, name) => this.#resolve(proc, name)), ...options.programs }
     for (const reference of [BASE_REFERENCE, ...(options.images ?? [])]) {
       this.images.add(reference, { files: BASE_FILES, programs: Object.keys(this.#programs), ...(options.imageConfig === undefined ? {} : { config: options.imageConfig }) })
