@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { afterEach, describe, expect, it } from 'vitest'
+import { afterEach, describe, expect, it, vi } from 'vitest'
 import FaaSClientDefault, { FaaSApiError, FaaSClient, FaaSConnectionError, FaaSRateLimitError, FaaSTimeoutError, FunctionBuilder, run, Runtime, type StreamEvent } from './index.js'
 import { md5Hex } from './md5.js'
 import { lines, serverSentEvents } from './sse.js'
-import { shellQuote } from './wire.js'
+import { shellQuote, uuid } from './wire.js'
 
 // A gateway at the network edge: real HTTP, answers written by the test. tests/e2e runs the client against the real one.
 interface Seen { readonly method: string; readonly url: string; readonly headers: IncomingMessage['headers']; readonly body: Record<string, unknown> }
@@ -89,10 +89,11 @@ describe('execute', () => {
   })
 
   it('turns 504 into a timeout error that still has the output', async () => {
-    const { url, seen } = await gateway(json(504, { error: { code: 'execution/deadline', message: 'too long', details: { stdout: 'partial', stderr: '' } } }))
+    const { url, seen } = await gateway(json(504, { ...hello, exit_code: 124, stdout: 'partial', error: { code: 'execution/deadline', message: 'too long' } }))
     const failure = await new FaaSClient(url).execute({ command: 'sleep 9' }).catch((error: unknown) => error)
     expect(failure).toBeInstanceOf(FaaSTimeoutError)
     expect((failure as FaaSTimeoutError).stdout).toBe('partial')
+    expect((failure as FaaSTimeoutError).execution).toMatchObject({ requestId: 'r1', exitCode: 124, error: 'too long' })
     expect(seen).toHaveLength(1)
   })
 
@@ -177,11 +178,11 @@ describe('streams', () => {
     expect(events[2]).toMatchObject({ result: { requestId: 'r1' } })
   })
 
-  it('streamLogs joins lines cut across chunks and drops the SSE prefix', async () => {
+  it('streamLogs joins lines cut across chunks and leaves out blank ones', async () => {
     const { url } = await gateway((_request, response) => {
       response.writeHead(200, { 'content-type': 'text/event-stream' })
-      response.write('data: one\n\nda')
-      response.end('ta: two\n\n')
+      response.write('one\n\ntw')
+      response.end('o\n  \n')
     })
     const got: string[] = []
     for await (const line of new FaaSClient(url).streamLogs('r1')) got.push(line)
@@ -199,6 +200,99 @@ describe('streams', () => {
     const got: string[] = []
     for await (const line of lines(new Response('a\nb').body as ReadableStream<Uint8Array>)) got.push(line)
     expect(got).toEqual(['a', 'b'])
+  })
+})
+
+describe('following an execution', () => {
+  it('is taken up again where the connection was cut', async () => {
+    const event = (seq: number, type: string, more: object): string => `id: ${seq}\nevent: ${type}\ndata: ${JSON.stringify({ seq, ...more })}\n\n`
+    const { url, seen } = await gateway(
+      (_request, response) => {
+        response.writeHead(200, { 'content-type': 'text/event-stream' })
+        response.write(event(0, 'stdout', { data: 'a' }), () => response.destroy())
+      },
+      (_request, response) => {
+        response.writeHead(200, { 'content-type': 'text/event-stream' })
+        response.end(event(1, 'stdout', { data: 'b' }) + event(2, 'end', { result: hello }))
+      },
+    )
+    const client = new FaaSClient(url)
+    const retries: unknown[] = []
+    client.on('retry', (info) => retries.push(info))
+    const got: StreamEvent[] = []
+    for await (const part of client.executions.stream('r1')) got.push(part)
+    expect(got.map((part) => part.seq)).toEqual([0, 1, 2])
+    expect(seen.map((entry) => entry.url)).toEqual(['/api/v1/executions/r1/stream?from_seq=0', '/api/v1/executions/r1/stream?from_seq=1'])
+    expect(retries).toHaveLength(1)
+  })
+
+  it('ends with what the record says when everything was seen before', async () => {
+    const { url } = await gateway((_request, response) => response.writeHead(204).end(), json(200, { request_id: 'r1', result: hello }))
+    expect(await new FaaSClient(url).executions.wait('r1')).toMatchObject({ requestId: 'r1', exitCode: 0 })
+  })
+
+  it('reads a long log page by page', async () => {
+    const page = (text: string, next: number): Answer => (_request, response) => void response.writeHead(200, { 'content-type': 'text/plain', 'x-next-seq': String(next) }).end(text)
+    const { url, seen } = await gateway(page('one\n', 5), page('two\n', 9), page('', 9))
+    expect(await new FaaSClient(url).executions.logs('r1')).toBe('one\ntwo\n')
+    expect(seen[1]?.url).toBe('/api/v1/executions/r1/logs?format=text&from_seq=5&limit=10000')
+  })
+
+  it('a streamed run that is cut is an error, never a silent end', async () => {
+    const { url } = await gateway((_request, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' })
+      response.end('id: 0\nevent: stdout\ndata: {"seq":0,"data":"a"}\n\n')
+    })
+    const drain = async (): Promise<void> => {
+      for await (const part of new FaaSClient(url).executeStream({ command: 'true' })) expect(part.type).toBe('stdout')
+    }
+    await expect(drain()).rejects.toBeInstanceOf(FaaSConnectionError)
+  })
+})
+
+describe('what is sent', () => {
+  it('bytes go as base64 and limits under their own name', async () => {
+    const { url, seen } = await gateway(json(200, hello))
+    const input = Uint8Array.from({ length: 100_000 }, (_, index) => index % 251)
+    await new FaaSClient({ baseUrl: url, cacheEnabled: false }).execute({ command: ['cat'], image: null, stdin: input, pids: 16, diskMb: 8, isolation: 'kernel', network: { mode: 'egress', allow: ['10.0.0.0/8'] } })
+    expect(seen[0]?.body).toEqual({
+      command: ['cat'], image: null, runtime: 'auto', timeout_ms: 30000, stdin_base64: Buffer.from(input).toString('base64'),
+      limits: { pids: 16, disk_mb: 8 }, isolation: 'kernel', network: { mode: 'egress', allow: ['10.0.0.0/8'] },
+    })
+  })
+
+  it('code runs in the images that the client was configured with', async () => {
+    const { url, seen } = await gateway(json(200, hello))
+    await new FaaSClient({ baseUrl: url, images: { python: 'my/python:1' } }).runPython('1')
+    expect(seen[0]?.body['image']).toBe('my/python:1')
+  })
+
+  it('a failed execute reaches the error listeners and the figures, and needs no listener', async () => {
+    const { url } = await gateway(json(400, { error: { code: 'request/invalid', message: 'no' } }))
+    const client = new FaaSClient(url)
+    await expect(client.execute({ command: '' })).rejects.toThrow('no')
+    const heard: Error[] = []
+    client.on('error', (error) => heard.push(error))
+    await expect(client.execute({ command: '' })).rejects.toThrow('no')
+    expect(heard).toHaveLength(1)
+    expect(client.getClientMetrics()).toMatchObject({ totalRequests: 2, errors: 2, errorRate: 1 })
+  })
+
+  it('a refusal for good is not repeated although it is a 503', async () => {
+    const { url, seen } = await gateway(json(503, { error: { code: 'runtime/unavailable', message: 'no gVisor here' } }))
+    await expect(new FaaSClient(url).execute({ command: 'true' })).rejects.toMatchObject({ code: 'runtime/unavailable' })
+    expect(seen).toHaveLength(1)
+  })
+})
+
+describe('uuid', () => {
+  it('is a version 4 UUID also where pages are not secure', () => {
+    const { crypto } = globalThis
+    const pattern = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/
+    expect(uuid()).toMatch(pattern)
+    vi.stubGlobal('crypto', { getRandomValues: crypto.getRandomValues.bind(crypto) })
+    expect(uuid()).toMatch(pattern)
+    vi.unstubAllGlobals()
   })
 })
 

@@ -37,6 +37,14 @@ export class Emitter<Events extends Record<keyof Events, readonly unknown[]>> {
     return this.#listeners.get(event)?.length ?? 0
   }
 
+  listeners<E extends keyof Events>(event: E): Listener<Events[E]>[] {
+    return (this.#listeners.get(event) ?? []).map((entry) => entry.listener as Listener<Events[E]>)
+  }
+
+  eventNames(): (keyof Events)[] {
+    return [...this.#listeners].filter(([, entries]) => entries.length > 0).map(([event]) => event)
+  }
+
   /** @returns whether anybody listened. */
   emit<E extends keyof Events>(event: E, ...args: Events[E]): boolean {
     const entries = this.#listeners.get(event) ?? []

@@ -1,4 +1,5 @@
-/** Errors of the client. Every failed call throws one of these; nothing else is thrown on purpose. */
+/** Errors of the client. Every failed call throws one of these, or the reason of the caller's own signal. */
+import type { ExecutionResult } from './types.js'
 
 export interface FaaSErrorFields {
   /** Stable code such as `execution/deadline`; the gateway's `/docs` and docs/errors.md list them. */
@@ -34,17 +35,27 @@ export class FaaSError extends Error implements FaaSErrorFields {
 }
 
 /** The gateway answered, with an error. */
-export class FaaSApiError extends FaaSError {}
+export class FaaSApiError extends FaaSError {
+  /** What was captured, when the call was an execution that had begun. */
+  readonly execution: ExecutionResult | undefined
 
-/** The command ran into its wall-time limit (504). `stdout` and `stderr` hold what it had written. */
-export class FaaSTimeoutError extends FaaSApiError {
-  get stdout(): string {
-    return textOf(this.details?.['stdout'])
+  constructor(message: string, fields: FaaSErrorFields & { readonly execution?: ExecutionResult | undefined }) {
+    super(message, fields)
+    this.execution = fields.execution
   }
+
+  /** What the command had written to its standard output. */
+  get stdout(): string {
+    return this.execution?.stdout ?? ''
+  }
+
   get stderr(): string {
-    return textOf(this.details?.['stderr'])
+    return this.execution?.stderr ?? ''
   }
 }
+
+/** The command ran into its wall-time limit (504). `stdout` and `stderr` hold what it had written. */
+export class FaaSTimeoutError extends FaaSApiError {}
 
 /** 429: over a limit; `retryAfterMs` says when to come back. */
 export class FaaSRateLimitError extends FaaSApiError {}
@@ -58,41 +69,6 @@ export class FaaSConnectionError extends FaaSError {}
 /** The answer is not what the interface promises. */
 export class FaaSResponseError extends FaaSError {}
 
-function textOf(value: unknown): string {
-  return typeof value === 'string' ? value : ''
-}
-
 export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
-
-/** Builds the error for a non-2xx answer from its body, whatever the server put there. */
-export function errorFromResponse(status: number, bodyText: string, headers: Headers): FaaSApiError {
-  let body: unknown
-  try {
-    body = JSON.parse(bodyText)
-  } catch {
-    body = undefined // not JSON: an intermediary answered; the text itself is the message below
-  }
-  const envelope = isRecord(body) && isRecord(body['error']) ? body['error'] : undefined
-  const message =
-    typeof envelope?.['message'] === 'string'
-      ? envelope['message']
-      : isRecord(body) && typeof body['error'] === 'string'
-        ? body['error']
-        : bodyText.trim().slice(0, 500) || `The gateway answered with status ${status}.`
-  const retryAfter = Number(headers.get('retry-after') ?? Number.NaN)
-  const fields: FaaSErrorFields = {
-    code: typeof envelope?.['code'] === 'string' ? envelope['code'] : `http/${status}`,
-    status,
-    hint: typeof envelope?.['hint'] === 'string' ? envelope['hint'] : undefined,
-    details: isRecord(envelope?.['details']) ? envelope['details'] : undefined,
-    requestId:
-      isRecord(body) && typeof body['request_id'] === 'string' ? body['request_id'] : (headers.get('x-request-id') ?? undefined),
-    retryAfterMs: Number.isFinite(retryAfter) ? retryAfter * 1000 : undefined,
-  }
-  if (status === 504) return new FaaSTimeoutError(message, fields)
-  if (status === 429) return new FaaSRateLimitError(message, fields)
-  if (status === 401 || status === 403) return new FaaSAuthError(message, fields)
-  return new FaaSApiError(message, fields)
 }

@@ -19,4 +19,11 @@ export class ClientMetrics implements ClientMetricsSnapshot {
   get errorRate(): number {
     return this.totalRequests === 0 ? 0 : this.errors / this.totalRequests
   }
+
+  count({ elapsedMs, hit, failed }: { readonly elapsedMs: number; readonly hit: boolean; readonly failed: boolean }): void {
+    this.totalRequests++
+    this.totalLatencyMs += elapsedMs
+    if (hit) this.cacheHits++
+    if (failed) this.errors++
+  }
 }

@@ -1,4 +1,5 @@
 /** Server-sent events (WHATWG HTML §9.2) from a response body. */
+import { FaaSResponseError } from './errors.js'
 
 export interface ServerSentEvent {
   readonly id: string | undefined
@@ -24,14 +25,14 @@ export async function* lines(body: ReadableStream<Uint8Array>): AsyncGenerator<s
         start = end + 1
       }
       rest = rest.slice(start)
-      if (rest.length > LINE_CHARS_MAX) throw new RangeError('A line of the stream is longer than this client accepts.')
+      if (rest.length > LINE_CHARS_MAX) throw new FaaSResponseError('A line of the stream is longer than this client accepts.', { code: 'client/invalid-response', status: 200 })
       if (done) {
         if (rest !== '') yield rest
         return
       }
     }
   } finally {
-    await reader.cancel()
+    await reader.cancel().catch(() => undefined) // of a stream that failed: the failure is on its way already
   }
 }
 

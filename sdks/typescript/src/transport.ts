@@ -4,7 +4,8 @@
  * I1. A call is repeated only when that is safe: it is a read, or it carries an idempotency key that the gateway honours.
  * I2. The caller's signal and the deadline end the request itself, not only the waiting.
  */
-import { errorFromResponse, FaaSApiError, FaaSConnectionError, FaaSError, FaaSResponseError } from './errors.js'
+import { errorFromResponse } from './error-from-response.js'
+import { FaaSApiError, FaaSConnectionError, FaaSError, FaaSResponseError } from './errors.js'
 
 export interface TransportOptions {
   readonly baseUrl: string
@@ -15,7 +16,7 @@ export interface TransportOptions {
   readonly onRetry: (info: { readonly attempt: number; readonly error: FaaSError }) => void
 }
 
-export interface CallOptions {
+export interface TransportCall {
   readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE'
   readonly path: string
   readonly body?: unknown
@@ -27,16 +28,18 @@ export interface CallOptions {
   readonly accept?: string
 }
 
-/** Statuses after which the same call may succeed: over a limit, draining, or an intermediary without a back end. */
-const TRANSIENT = new Set([429, 502, 503])
+/** After these the same call may succeed: the gateway drains, was stopped, or its store or a sandbox was too slow. */
+const TRANSIENT_CODES = new Set(['admission/draining', 'execution/interrupted', 'sandbox/create-timeout', 'store/unavailable'])
+/** Of an intermediary whose back end is away: such an answer carries no code of ours. */
+const TRANSIENT_STATUSES = new Set(['http/502', 'http/503', 'http/504'])
 const BACKOFF_MS = 200
 const BACKOFF_MS_MAX = 5_000
 
 export class Transport {
-  constructor(private readonly options: TransportOptions) {}
+  constructor(readonly options: TransportOptions) {}
 
   /** @returns the parsed JSON body; `undefined` for an empty one. */
-  async json(call: CallOptions): Promise<unknown> {
+  async json(call: TransportCall): Promise<unknown> {
     return this.#withRetries(call, async () => {
       const { response, done } = await this.#send(call)
       try {
@@ -54,7 +57,7 @@ export class Transport {
   }
 
   /** An open response for streaming. Retried only until its headers arrive. `close` ends it. */
-  async open(call: CallOptions): Promise<{ readonly response: Response; readonly close: () => void }> {
+  async open(call: TransportCall): Promise<{ readonly response: Response; readonly close: () => void }> {
     return this.#withRetries(call, async () => {
       const { response, done, abort } = await this.#send(call)
       return {
@@ -67,23 +70,22 @@ export class Transport {
     })
   }
 
-  async #withRetries<T>(call: CallOptions, attemptOnce: () => Promise<T>): Promise<T> {
+  async #withRetries<T>(call: TransportCall, attemptOnce: () => Promise<T>): Promise<T> {
     for (let attempt = 0; ; attempt++) {
       try {
         return await attemptOnce()
       } catch (thrown) {
         if (!(thrown instanceof FaaSError)) throw thrown
-        const transient = thrown instanceof FaaSConnectionError || (thrown instanceof FaaSApiError && TRANSIENT.has(thrown.status))
+        const transient = isTransient(thrown)
         const again = call.repeatable && transient && attempt + 1 < this.options.attempts && call.signal?.aborted !== true
         if (transient) this.options.onRetry({ attempt, error: thrown })
         if (!again) throw thrown
-        const backoffMs = Math.min(BACKOFF_MS_MAX, BACKOFF_MS * 2 ** attempt) * (0.5 + Math.random() / 2)
-        await pause(Math.max(thrown.retryAfterMs ?? 0, backoffMs), call.signal)
+        await pause(Math.max(thrown.retryAfterMs ?? 0, backoffMs(attempt)), call.signal)
       }
     }
   }
 
-  async #send(call: CallOptions): Promise<{ response: Response; done: () => void; abort: () => void }> {
+  async #send(call: TransportCall): Promise<{ response: Response; done: () => void; abort: () => void }> {
     call.signal?.throwIfAborted()
     const controller = new AbortController()
     const onAbort = (): void => controller.abort(call.signal?.reason)
@@ -109,19 +111,20 @@ export class Transport {
       return { response, done, abort: () => controller.abort() }
     } catch (thrown) {
       done()
-      throw this.#translate(thrown, call, controller.signal)
+      throw this.translate(thrown, call, controller.signal)
     }
   }
 
-  async #readText(response: Response, call: CallOptions): Promise<string> {
+  async #readText(response: Response, call: TransportCall): Promise<string> {
     try {
       return await response.text()
     } catch (thrown) {
-      throw this.#translate(thrown, call, undefined)
+      throw this.translate(thrown, call)
     }
   }
 
-  #translate(thrown: unknown, call: CallOptions, signal: AbortSignal | undefined): unknown {
+  /** What a failed read of an open response means to the caller. */
+  translate(thrown: unknown, call: TransportCall, signal?: AbortSignal): unknown {
     if (thrown instanceof FaaSError) return thrown
     if (call.signal?.aborted === true) return call.signal.reason
     if (signal?.reason instanceof FaaSError) return signal.reason
@@ -134,7 +137,18 @@ export class Transport {
   }
 }
 
-function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
+/** Doubling, with jitter. */
+export function backoffMs(attempt: number): number {
+  return Math.min(BACKOFF_MS_MAX, BACKOFF_MS * 2 ** attempt) * (0.5 + Math.random() / 2)
+}
+
+function isTransient(error: FaaSError): boolean {
+  if (error instanceof FaaSConnectionError) return true
+  return error instanceof FaaSApiError && (error.status === 429 || TRANSIENT_CODES.has(error.code) || TRANSIENT_STATUSES.has(error.code))
+}
+
+/** @throws the signal's reason */
+export function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve, reject) => {
     const onAbort = (): void => {
       clearTimeout(timer)

@@ -28,32 +28,63 @@ export interface ClientConfig {
   /** Default wall time of an execution and deadline of other calls, ms. Default 30 000. */
   readonly timeout?: number
   readonly apiKey?: string
+  /** Images of `runPython` and its siblings. */
+  readonly images?: CodeImages
   /** For tests and proxies. Default: the global `fetch`. */
   readonly fetch?: typeof globalThis.fetch
 }
 
-export interface ExecuteOptions {
+export interface CodeImages {
+  /** Default `python:3.11-slim`. */
+  readonly python?: string
+  /** Default `node:20-slim`. */
+  readonly javascript?: string
+  /** Default `node:24-slim`: Node strips types by itself from 22.18 and 24 on. */
+  readonly typescript?: string
+  /** Default `alpine:latest`. */
+  readonly bash?: string
+}
+
+/** What an execution, an instance or a warm sandbox is made of. */
+export interface PlacementOptions {
+  readonly runtime?: Runtime | `${Runtime}`
+  /** The weakest isolation class that is acceptable. */
+  readonly isolation?: 'process' | 'kernel' | 'emulation' | 'hardware'
+  /** MiB. */
+  readonly memoryMb?: number
+  /** Fractions allowed. */
+  readonly cpuCores?: number
+  /** Processes and threads. */
+  readonly pids?: number
+  /** What may be written to the file system, MiB. */
+  readonly diskMb?: number
+  /** `allow`: CIDRs that are reachable although egress blocks them by default; needs the scope `network` where keys are demanded. */
+  readonly network?: 'none' | 'egress' | { readonly mode: 'none' | 'egress'; readonly allow?: readonly string[] }
+}
+
+export interface ExecuteOptions extends PlacementOptions {
   /** A shell line, or an argv that no shell touches. */
   readonly command: string | readonly string[]
   /** OCI reference; null: the gateway's default image. Default `alpine:latest`. */
   readonly image?: string | null
-  readonly runtime?: Runtime | `${Runtime}`
   readonly mode?: ExecutionMode | `${ExecutionMode}`
   readonly envVars?: Readonly<Record<string, string>>
   readonly workingDir?: string
   /** Wall time, ms. Default: the client's `timeout`. */
   readonly timeoutMs?: number
   readonly cacheKey?: string
-  readonly memoryMb?: number
-  readonly cpuCores?: number
-  readonly network?: 'none' | 'egress'
+  /** `user[:group]`, names or numbers. */
   readonly user?: string
-  /** Standard input. */
+  /** Standard input; its encoded form counts against the gateway's largest body (2 MiB unless set otherwise). */
   readonly stdin?: string | Uint8Array
   readonly snapshotId?: string
   readonly branchFrom?: string
   readonly instanceId?: string
   readonly labels?: Readonly<Record<string, string>>
+  /** Bytes of each stream kept in the result, head and tail. */
+  readonly outputBytesMax?: number
+  /** Bytes of both streams in the full log; a command that writes more is ended. */
+  readonly logBytesMax?: number
   /** Ends the call, and with it the command. */
   readonly signal?: AbortSignal
   /** Same key, same body: same execution. Default: a fresh one per call, so that retries never run a command twice. */
@@ -81,6 +112,23 @@ export interface ExecutionResult {
   readonly timeBudgetMs?: Readonly<Record<string, number>> | undefined
   /** The whole reply as the gateway sent it. */
   readonly raw: Readonly<Record<string, unknown>>
+}
+
+/** How a command runs in an instance that exists. */
+export type InstanceExecOptions = Pick<
+  ExecuteOptions, 'envVars' | 'workingDir' | 'user' | 'stdin' | 'labels' | 'outputBytesMax' | 'logBytesMax' | 'timeoutMs' | 'signal' | 'idempotencyKey'
+>
+
+export interface CreateInstanceOptions extends PlacementOptions, CallOptions {
+  readonly image: string
+  readonly name?: string
+  /** Part of the environment of every command. */
+  readonly envVars?: Readonly<Record<string, string>>
+  readonly labels?: Readonly<Record<string, string>>
+  /** Stop after this long whatever it does, ms. */
+  readonly ttlMs?: number
+  /** Stop after this long without an execution, ms. */
+  readonly idleMs?: number
 }
 
 export interface ClientMetricsSnapshot {
@@ -114,7 +162,8 @@ export interface CallOptions {
 
 export type ClientEvents = {
   execution: [{ readonly result: Readonly<Record<string, unknown>>; readonly elapsedMs: number; readonly cacheHit: boolean }]
-  /** `attempt` counts from 0. */
+  /** After every failed attempt of a call, the last one included. `attempt` counts from 0. */
   retry: [{ readonly attempt: number; readonly error: Error }]
+  /** An `execute` that threw. Unlike Node's own emitters this one does not demand a listener. */
   error: [Error]
 }
