@@ -26,8 +26,6 @@ const LABEL_FREE_PREFIX = 'dev.faas-platform.label.'
 const READONLY_PATHS = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger', '/sys/fs/cgroup']
 
 const NANO_CPUS_PER_CORE = 1_000_000_000
-/** The engine's own smallest memory limit. */
-export const MEMORY_BYTES_MIN = 6 * 1024 * 1024
 
 /** How the agent gets into a container, and how it is spoken to. Decided once per engine. */
 export interface AgentDelivery {

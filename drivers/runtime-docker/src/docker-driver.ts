@@ -31,7 +31,7 @@ import { StandIns } from './stand-ins.js'
 
 const ARCHIVE_BYTES_MAX = 32 * 1024 ** 3
 const REMOVE_DEADLINE_MS = 30_000
-/** Entries looked at when a writable layer is measured; more count as over any limit's watch. */
+/** Entries looked at when a writable layer is measured: bounds one look at a guest that makes nothing but files. */
 const MEASURE_ENTRIES_MAX = 2_000_000
 const REMOVALS_AT_ONCE = 4
 const DISCOVERY_DEADLINE_MS = 60_000
@@ -92,7 +92,7 @@ export class DockerDriver implements RuntimeDriver {
     this.#runtime = options.runtime ?? 'runc'
     this.features = {
       isolation: isolationOf(this.#runtime),
-      pause: true, checkpoint: false, retain: keepsFilesOnHost(this.#runtime), network: options.nftPath === undefined ? ['none'] : ['none', 'egress'], tty: true, resizeLimits: true,
+      pause: true, checkpoint: false, retain: keepsFilesOnHost(this.#runtime), network: options.nftPath === undefined ? ['none'] : ['none', 'egress'], tty: true, resizeLimits: true, busyWhenIdle: this.#runtime === 'runsc',
     }
     const client = new EngineClient({ socketPath: options.socketPath })
     this.#client = client
@@ -109,7 +109,6 @@ export class DockerDriver implements RuntimeDriver {
       temporaryDir: path.join(options.dataDir, 'docker', 'tmp'),
       archiveBytesMax: ARCHIVE_BYTES_MAX,
       credentials: options.credentials ?? (() => Promise.resolve(undefined)),
-      log: options.log,
     })
   }
 

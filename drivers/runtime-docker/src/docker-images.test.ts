@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process'
 import { mkdir, readFile, rm, symlink, writeFile, cp, readdir } from 'node:fs/promises'
 import path from 'node:path'
 import { promisify } from 'node:util'
-import { isFaasError, silentLog } from '@faas-platform/core'
+import { isFaasError } from '@faas-platform/core'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { DockerImages, pullProgress } from './docker-images.js'
 import { EngineClient } from './engine-client.js'
@@ -29,7 +29,6 @@ beforeAll(async () => {
     temporaryDir: path.join(dir.path, 'tmp'),
     archiveBytesMax: 1024 ** 3,
     credentials: () => Promise.resolve(undefined),
-    log: silentLog,
   })
 })
 

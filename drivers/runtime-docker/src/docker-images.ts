@@ -12,7 +12,7 @@ import { mkdir, rm, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import {
   FaasError, isImageDigest,
-  type ImageConfig, type ImageDigest, type ImageResolveOptions, type ImageStore, type LogSink, type PullProgress, type ResolvedImage, type StoredImage,
+  type ImageConfig, type ImageDigest, type ImageResolveOptions, type ImageStore, type PullProgress, type ResolvedImage, type StoredImage,
 } from '@faas-platform/core'
 import { LABEL_IMAGE } from './container-config.js'
 import { listContainers } from './engine-calls.js'
@@ -43,7 +43,6 @@ export interface DockerImagesOptions {
   readonly temporaryDir: string
   readonly archiveBytesMax: number
   readonly credentials: (registry: string) => Promise<RegistryCredentials | undefined>
-  readonly log: LogSink
 }
 
 export class DockerImages implements ImageStore {

@@ -170,7 +170,7 @@ export class DockerSandbox implements Sandbox {
 
   async retain(): Promise<RetainedState> {
     this.#usable()
-    const { client, containerId, log } = this.#parts
+    const { client, containerId } = this.#parts
     if (!this.#parts.retainable) throw new FaasError('runtime/unsupported', { message: WHY_NOT_RETAINED })
     this.#ending = { reason: 'destroyed', message: 'The sandbox was ended and its files were kept.' }
     this.#guard.stop()
@@ -189,7 +189,7 @@ export class DockerSandbox implements Sandbox {
     })
     this.#disposing = Promise.resolve() // the container belongs to the retained state from now on
     this.#parts.onRetained()
-    return new RetainedContainer({ client, containerId, sandboxId: this.id, sizeBytes, log, remove: () => this.#remove() })
+    return new RetainedContainer({ client, containerId, sandboxId: this.id, sizeBytes, remove: () => this.#remove() })
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -10,7 +10,7 @@
 import path from 'node:path'
 import type { Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { FaasError, type LogSink, type RetainedState, type SandboxId } from '@faas-platform/core'
+import { FaasError, type RetainedState, type SandboxId } from '@faas-platform/core'
 import tar from 'tar-stream'
 import { AGENT_DIR } from './container-config.js'
 import { inspectContainer } from './engine-calls.js'
@@ -36,7 +36,6 @@ export interface RetainedContainerParts {
   readonly containerId: string
   readonly sandboxId: SandboxId
   readonly sizeBytes: number
-  readonly log: LogSink
   readonly remove: () => Promise<void>
 }
 
