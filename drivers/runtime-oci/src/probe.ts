@@ -1,10 +1,9 @@
 /** Is the runtime usable here? Answered by running a sandbox with nothing in it but the agent. */
 import { access, constants } from 'node:fs/promises'
-import type { LogSink, ProbeFact, ProbeReport, Sandbox, Vulnerability } from '@faas-platform/core'
+import { ADVISORIES_AS_OF, knownVulnerabilities, type LogSink, type ProbeFact, type ProbeReport, type Sandbox, type Vulnerability } from '@faas-platform/core'
 import type { CgroupHost, HostKit } from '@faas-platform/host'
 import { AGENT_DIR } from './config-json.js'
 import type { OciRuntimeName } from './runtime-command.js'
-import { VULNERABILITIES_AS_OF, vulnerabilitiesOf } from './vulnerabilities.js'
 
 export interface ProbeOptions {
   readonly name: OciRuntimeName
@@ -42,11 +41,11 @@ export async function probeRuntime(options: ProbeOptions): Promise<ProbeReport> 
   const { version, revision, text } = await versionOf(options)
   facts.push({ name: 'version', ok: version !== null, evidence: text })
   if (version === null) return broken('The runtime does not say its version.', 'Reinstall it with `npm start`.')
-  const vulnerabilities: readonly Vulnerability[] = vulnerabilitiesOf(options.name, version, revision)
+  const vulnerabilities: readonly Vulnerability[] = knownVulnerabilities(options.name, version, revision)
   facts.push({
     name: 'known escapes',
     ok: vulnerabilities.length === 0,
-    evidence: vulnerabilities.length === 0 ? `none as of ${VULNERABILITIES_AS_OF}` : vulnerabilities.map(({ id, fixedIn }) => `${id} (fixed in ${fixedIn})`).join(', '),
+    evidence: vulnerabilities.length === 0 ? `none as of ${ADVISORIES_AS_OF}` : vulnerabilities.map(({ id, fixedIn }) => `${id} (fixed in ${fixedIn})`).join(', '),
   })
 
   const run = await runSomething(options)

@@ -24,3 +24,9 @@ describe('known escapes', () => {
     expect(ids('crun', '1.28')).toEqual([])
   })
 })
+
+it('a later revision of a backport has its fix, beside an upstream version without it', () => {
+  expect(knownVulnerabilities('runc', '1.1.5', '1.1.5+ds1-1+deb12u3').map(({ id }) => id)).not.toContain('CVE-2024-21626')
+  expect(knownVulnerabilities('runc', '1.1.5', '1.1.5+ds1-1').map(({ id }) => id)).toContain('CVE-2024-21626')
+  expect(knownVulnerabilities('gvisor', '0.0~20240729.0')).toEqual([])
+})

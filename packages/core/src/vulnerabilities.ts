@@ -5,18 +5,18 @@
 import type { Vulnerability } from './ports.js'
 
 /** The day this table was last brought up to date with the projects' advisories. */
-export const ADVISORIES_AS_OF = '2025-11-20'
+export const ADVISORIES_AS_OF = '2026-11-21'
 
 interface Advisory {
   readonly id: string
   readonly summary: string
   /** First fixed version of each upstream line (`major.minor`), ascending; newer lines than the last have the fix. */
   readonly fixed: readonly string[]
-  /** Distribution versions that carry a backport, as the distribution writes them, without epoch. */
+  /** Distribution versions that carry a backport, as the distribution writes them, without epoch; later revisions of them have it too. */
   readonly backports: readonly string[]
 }
 
-export type RuntimeComponent = 'runc' | 'crun'
+export type RuntimeComponent = 'runc' | 'crun' | 'gvisor'
 
 const ADVISORIES: Readonly<Record<RuntimeComponent, readonly Advisory[]>> = {
   runc: [
@@ -53,19 +53,35 @@ const ADVISORIES: Readonly<Record<RuntimeComponent, readonly Advisory[]>> = {
       backports: [],
     },
   ],
+  gvisor: [],
 }
 
-/** What this version is open to. `version` as the program or the distribution writes it: `1.3.6`, `1.1.5+ds1-1+deb12u1`. */
-export function knownVulnerabilities(component: RuntimeComponent, version: string): readonly Vulnerability[] {
-  const plain = version.replace(/^v/, '').replace(/^\d+:/, '')
+/**
+ * What this version is open to.
+ * @param version As the program or the distribution writes it: `1.3.6`, `1.1.5+ds1-1+deb12u1`.
+ * @param revision The distribution's version, when the program prints it beside its own.
+ */
+export function knownVulnerabilities(component: RuntimeComponent, version: string, revision = version): readonly Vulnerability[] {
+  const [plain, packaged] = [version, revision].map((text) => text.replace(/^v/, '').replace(/^\d+:/, '')) as [string, string]
   return ADVISORIES[component]
-    .filter(({ fixed, backports }) => !backports.includes(plain) && !hasFix(upstreamVersion(plain), fixed))
+    .filter(({ fixed, backports }) => !backports.some((backport) => isSameOrLater(packaged, backport)) && !hasFix(upstreamVersion(plain), fixed))
     .map(({ id, fixed, summary }) => ({ id, fixedIn: fixed.join(', '), summary }))
 }
 
 /** `1:1.3.6+ds1-1` → `1.3.6`, `1.2.0-rc.1` → `1.2.0-rc.1`: a release candidate comes before its release. */
 function upstreamVersion(version: string): string {
   return /^\d+(?:\.\d+)*(?:-rc\.?\d+)?/.exec(version)?.[0] ?? ''
+}
+
+/** `1.1.5+ds1-1+deb12u3` is a later revision of `1.1.5+ds1-1+deb12u1`. */
+function isSameOrLater(revision: string, backport: string): boolean {
+  const parts = (text: string): readonly [string, number] => {
+    const match = /^(.*\+deb\d+u)(\d+)/.exec(text)
+    return [match?.[1] ?? text, Number(match?.[2] ?? 0)]
+  }
+  const [base, number] = parts(revision)
+  const [fixedBase, fixedNumber] = parts(backport)
+  return base === fixedBase && number >= fixedNumber
 }
 
 /** A version that can not be read has no fix. */
