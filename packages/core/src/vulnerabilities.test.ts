@@ -25,7 +25,7 @@ describe('known escapes', () => {
   })
 })
 
-it('a later revision of a backport has its fix, beside an upstream version without it', () => {
+test('a later revision of a backport has its fix, beside an upstream version without it', () => {
   expect(knownVulnerabilities('runc', '1.1.5', '1.1.5+ds1-1+deb12u3').map(({ id }) => id)).not.toContain('CVE-2024-21626')
   expect(knownVulnerabilities('runc', '1.1.5', '1.1.5+ds1-1').map(({ id }) => id)).toContain('CVE-2024-21626')
   expect(knownVulnerabilities('gvisor', '0.0~20240729.0')).toEqual([])
