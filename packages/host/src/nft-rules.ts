@@ -30,11 +30,15 @@ table inet ${name} {
     ${dns}
     ip saddr . ip daddr @allowed accept
   }
+  chain refuse {
+    meta l4proto tcp reject with tcp reset
+    reject with icmp type admin-prohibited
+  }
   chain forward {
     type filter hook forward priority filter - 5; policy accept;
     iifname "${links}" oifname "${links}" drop
     iifname "${links}" jump from_sandbox
-    iifname "${links}" ip daddr { ${BLOCKED_RANGES.join(', ')} } reject with icmp type admin-prohibited
+    iifname "${links}" ip daddr { ${BLOCKED_RANGES.join(', ')} } jump refuse
     iifname "${links}" accept
     oifname "${links}" ct state established,related accept
     oifname "${links}" drop
@@ -42,7 +46,7 @@ table inet ${name} {
   chain input {
     type filter hook input priority filter - 5; policy accept;
     iifname "${links}" jump from_sandbox
-    iifname "${links}" reject with icmp type admin-prohibited
+    iifname "${links}" jump refuse
   }
   chain postrouting {
     type nat hook postrouting priority srcnat; policy accept;
