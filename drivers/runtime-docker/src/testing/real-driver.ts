@@ -5,7 +5,7 @@ import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { HostKit } from '@faas-platform/host'
-import { asId, MIB, silentLog, systemClock, systemIds, type ExecExit, type ExecSpec, type LogSink, type ResolvedImage, type Sandbox, type SandboxId, type SandboxSpec } from '@faas-platform/core'
+import { asId, isFaasError, MIB, silentLog, systemClock, systemIds, type ExecExit, type ExecSpec, type LogSink, type ResolvedImage, type Sandbox, type SandboxId, type SandboxSpec } from '@faas-platform/core'
 import { DockerDriver, type DockerDriverOptions } from '../docker-driver.js'
 import { BASE_IMAGE_DIR, realEngineSocket, temporaryDir } from './real-engine.js'
 
@@ -30,7 +30,7 @@ export async function realDriver(overrides: Partial<DockerDriverOptions> = {}): 
     clock: systemClock, ids: systemIds, log, ...overrides,
   }
   const driver = new DockerDriver(options)
-  const reference = 'faas-docker-test/base:driver'
+  const reference = `faas-docker-test/base:${options.dataDirId}`
   await driver.images.importArchive(BASE_IMAGE_DIR, { reference, signal: AbortSignal.timeout(60_000) })
   const image = await driver.images.resolve(reference, { pull: 'never', signal: AbortSignal.timeout(60_000) })
   return {
@@ -44,6 +44,10 @@ export async function realDriver(overrides: Partial<DockerDriverOptions> = {}): 
       // Whatever a failed test left, retained states too: to another driver it is nobody's.
       const sweeper = new DockerDriver(options)
       await sweeper.reclaim(new Set(), AbortSignal.timeout(60_000))
+      // Two drivers of one test may share it: whoever goes last takes it away.
+      await sweeper.images.remove(reference, AbortSignal.timeout(60_000)).catch((error: unknown) => {
+        if (!isFaasError(error, 'image/not-found') && !isFaasError(error, 'image/in-use')) throw error
+      })
       await sweeper[Symbol.asyncDispose]()
       await hostkit[Symbol.asyncDispose]()
       await dir[Symbol.asyncDispose]()
