@@ -130,6 +130,7 @@ function makeDrivers(config: Config, dataDir: string, log: LogSink, cleanup: Cle
   if (!(process.env['PATH'] ?? '').split(delimiter).includes(bin)) process.env['PATH'] = `${bin}${delimiter}${process.env['PATH'] ?? ''}`
   const agentPath = builtBinary(tools, 'faas-agent')
   const hostkitPath = builtBinary(tools, 'faas-hostkit')
+  const nftPath = runtimeBinary(bin, 'nft')
   const drivers: RuntimeDriver[] = []
   const stores = new Map<string, ImageStore>()
   const hostkit = cleanup.use(new HostKit({ path: hostkitPath, log, lockPath: join(dataDir, 'run', 'hostkit.lock') }))
@@ -137,7 +138,7 @@ function makeDrivers(config: Config, dataDir: string, log: LogSink, cleanup: Cle
     if (name === 'docker') {
       const driver = cleanup.use(new DockerDriver({
         socketPath: config.dockerSocket, dataDir, dataDirId: dataDirId(dataDir), agentPath, clock: systemClock, ids: systemIds, log,
-        ...(existsSync(hostkitPath) && { hostkit }),
+        ...(existsSync(hostkitPath) && { hostkit }), ...(existsSync(nftPath) && { nftPath }),
       }))
       drivers.push(driver)
       stores.set('docker', driver.images)
@@ -158,7 +159,8 @@ function familyOf(runtime: string): string {
   return runtime === 'docker' ? 'docker' : 'oci'
 }
 
-function toolsDir(config: Config): string {
+/** Where runtimes, helpers and built images are looked for. */
+export function toolsDir(config: Config): string {
   if (config.toolsDir !== null) return config.toolsDir
   // From `apps/gateway/{src,dist}` up to the checkout that holds it.
   for (let dir = dirname(fileURLToPath(import.meta.url)); dir !== dirname(dir); dir = dirname(dir)) {

@@ -80,9 +80,9 @@ export function isolationTests(bench: () => Bench): void {
   })
 
   it('the guest can not set the clock of the host', async () => {
-    const out = await guest('date -s 2001-01-01 >/dev/null 2>&1 && echo done || echo refused')
-    // A kernel of the guest's own may take it for itself.
-    if (isProcessClass()) expect(out).toBe('refused\n')
+    const out = await guest('date -s 2001-01-01 2>&1')
+    // A kernel of the guest's own may take it for itself. The exit code says nothing: busybox 1.37 ends with 0.
+    if (isProcessClass()) expect(out).toContain('not permitted')
     expect(new Date().getFullYear()).toBeGreaterThan(2024)
   })
 
