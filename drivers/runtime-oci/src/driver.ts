@@ -23,7 +23,7 @@ import { probeRuntime } from './probe.js'
 import { reclaimAll, removeSharedGroups, sandboxesIn } from './reclaim.js'
 import { RUNTIME_KINDS, type OciRuntimeName, type RuntimeKind } from './runtime-command.js'
 import { OciSandbox } from './sandbox.js'
-import { teardown } from './teardown.js'
+import { guardStep, teardown } from './teardown.js'
 
 /** What this driver needs of the image store besides the port. */
 export interface RootfsStore extends ImageStore {
@@ -328,8 +328,7 @@ export class OciDriver implements RuntimeDriver {
       for (const dir of enter) steps.push(['mkdir', dir, '755'])
       for (const [file, value] of this.#cgroups.limits(paths.cgroup, spec.limits)) steps.push(['control', file, value])
     }
-    const procs = join(this.#cgroups.processDirectory(paths.cgroup), 'cgroup.procs')
-    steps.push(['guard', spec.id, paths.upper, spec.limits.writableBytesMax, procs, this.#cgroups.cpuFile(paths.cgroup)])
+    steps.push(guardStep(spec.id, paths, this.#cgroups, spec.limits.writableBytesMax))
     steps.push([
       'launch',
       `argv=${argv.join('\0')}`,

@@ -16,7 +16,7 @@ import { ExitWatch } from './exit-watch.js'
 import { freeze } from './freeze.js'
 import type { SandboxPaths } from './layout.js'
 import { retainUpper } from './retained.js'
-import { teardown } from './teardown.js'
+import { guardStep, teardown } from './teardown.js'
 
 /** Entries counted for `writableBytes` before the count is called incomplete. */
 const USAGE_ENTRIES_MAX = 1_000_000
@@ -59,9 +59,11 @@ export class OciSandbox implements Sandbox {
   readonly #stopGuarding: () => void
   #end: Promise<unknown> | null = null
   #paused = false
+  #writableBytesMax: number
 
   constructor(parts: SandboxParts) {
     this.#parts = parts
+    this.#writableBytesMax = parts.spec.limits.writableBytesMax
     this.id = parts.spec.id
     this.runtime = parts.runtime
     this.spec = parts.spec
@@ -70,6 +72,7 @@ export class OciSandbox implements Sandbox {
     this.#stopListening = parts.hostkit.onProcessExit(parts.mainPid, () => this.#lost('Its first process ended.'))
     this.#stopGuarding = parts.hostkit.onEvent((event) => {
       if (event.event === 'over-limit' && event.id === this.id) void this.#endForDisk(event.bytes)
+      if (event.event === 'restarted') void this.#guard(this.#writableBytesMax)
     })
     void parts.agent.closed.then((error) => this.#lost(error?.message ?? 'The connection to its agent was closed.'))
   }
@@ -132,7 +135,11 @@ export class OciSandbox implements Sandbox {
   async updateLimits(limits: SandboxLimits): Promise<void> {
     this.#check()
     const { cgroups, hostkit, paths } = this.#parts
-    await hostkit.run(cgroups.limits(paths.cgroup, limits).map(([file, value]) => ['control', file, value] as const))
+    await hostkit.run([
+      ...cgroups.limits(paths.cgroup, limits).map(([file, value]) => ['control', file, value] as const),
+      guardStep(this.id, paths, cgroups, limits.writableBytesMax),
+    ])
+    this.#writableBytesMax = limits.writableBytesMax
   }
 
   async capability(action: SandboxAction): Promise<Capability> {
@@ -174,11 +181,21 @@ export class OciSandbox implements Sandbox {
     }
   }
 
+  async #guard(bytesMax: number): Promise<void> {
+    if (this.#watch.exit !== null) return
+    const { hostkit, cgroups, paths, log } = this.#parts
+    try {
+      await hostkit.run([guardStep(this.id, paths, cgroups, bytesMax)])
+    } catch (error) {
+      log.error({ sandbox: this.id, error: String(error) }, 'the disk limit of a sandbox is not watched')
+    }
+  }
+
   /** Ends the processes; directories and cgroups stay for whoever owns the sandbox to look at, retain or dispose. */
   async #endForDisk(bytes: number): Promise<void> {
     if (this.#watch.exit !== null) return
     const { hostkit, cgroups, paths, agent, log } = this.#parts
-    this.#watch.end({ reason: 'disk_limit', message: `The sandbox wrote ${bytes} bytes; its limit is ${this.spec.limits.writableBytesMax}.` })
+    this.#watch.end({ reason: 'disk_limit', message: `The sandbox wrote ${bytes} bytes; its limit is ${this.#writableBytesMax}.` })
     log.info({ sandbox: this.id, bytes }, 'a sandbox is ended for its disk limit')
     await hostkit.call('cgroup-kill', KILL_DEADLINE_MS, cgroups.processDirectory(paths.cgroup)).catch((error: unknown) => {
       log.error({ sandbox: this.id, error: String(error) }, 'a sandbox over its disk limit could not be ended')

@@ -1,4 +1,5 @@
 /** Frees everything a sandbox has on the host, in one round trip to the helper; says what it met. */
+import { join } from 'node:path'
 import type { LogSink, SandboxId } from '@faas-platform/core'
 import { type CgroupHost, type HostKit, HostKitError, type Step } from '@faas-platform/host'
 import type { SandboxPaths } from './layout.js'
@@ -15,6 +16,11 @@ export interface TeardownOptions {
   /** Runs between the death of the last process and the removal of the directories. */
   readonly keep?: readonly Step[]
   readonly log: LogSink
+}
+
+/** Asks the helper to watch what a sandbox writes; `teardown` ends it. */
+export function guardStep(id: SandboxId, paths: SandboxPaths, cgroups: CgroupHost, bytesMax: number): Step {
+  return ['guard', id, paths.upper, bytesMax, join(cgroups.processDirectory(paths.cgroup), 'cgroup.procs'), cgroups.cpuFile(paths.cgroup)]
 }
 
 /** Ends every process and removes cgroups and directories. @throws HostKitError after several attempts. */

@@ -1,7 +1,8 @@
 /**
  * Client of the resident `faas-hostkit` helper: forking, mounting and waiting without blocking the event loop.
  *
- * I1. When the helper dies, every pending call fails with a `HostKitError`, and the next call starts a new one.
+ * I1. When the helper dies, every pending call fails with a `HostKitError`, and a new one is started: at once, or
+ *     with the next call when it did not live long.
  * I2. What a helper holds (namespaces by descriptor) dies with it; `generation` tells holders that it did.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
@@ -28,6 +29,9 @@ export interface ProcessExit {
   readonly signal: number | null
 }
 
+/** A helper that dies sooner would only die again. */
+const RESTART_AFTER_MS = 1_000
+
 interface Pending {
   readonly resolve: (results: readonly StepResult[]) => void
   readonly reject: (error: HostKitError) => void
@@ -49,6 +53,7 @@ export class HostKit implements AsyncDisposable {
   #child: ChildProcess | null = null
   #lastId = 0
   #generation = 0
+  #startedAt = 0
   #closed = false
 
   constructor(options: HostKitOptions) {
@@ -117,6 +122,7 @@ export class HostKit implements AsyncDisposable {
     const { path, log, lockPath } = this.#options
     const child = spawn(path, lockPath === undefined ? ['serve'] : ['serve', lockPath], { stdio: ['pipe', 'pipe', 'pipe'], env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' } })
     this.#child = child
+    this.#startedAt = performance.now()
     this.#generation++
     const reader = new HostKitReader()
     child.stdout.on('data', (chunk: Buffer) => {
@@ -143,6 +149,9 @@ export class HostKit implements AsyncDisposable {
     this.#pending.clear()
     this.#exits.clear()
     for (const { reject } of pending) reject(new HostKitError(`The host helper is gone: ${why}.`, null, 0, 0))
+    if (this.#closed || performance.now() - this.#startedAt < RESTART_AFTER_MS) return
+    this.#start()
+    for (const listener of this.#listeners) listener({ event: 'restarted' })
   }
 
   #receive(message: HostKitMessage): void {
@@ -171,6 +180,8 @@ export class HostKit implements AsyncDisposable {
 
 export type HostKitEvent =
   | ({ readonly event: 'exit'; readonly pid: number } & ProcessExit)
+  /** A new helper took over: what the old one held or watched for is to be asked for again. */
+  | { readonly event: 'restarted' }
   | { readonly event: 'over-limit'; readonly id: string; readonly bytes: number }
 
 /** An idle helper must not keep the process alive: it ends by itself when the process does. */
