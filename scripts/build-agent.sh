@@ -16,7 +16,7 @@ is_current() {
 is_current && exit 0
 
 if ! command -v cargo >/dev/null 2>&1; then
-  echo "build-agent: cargo was not found; install Rust 1.80 or newer (no crates are needed)" >&2
+  echo "build-agent: cargo was not found; install Rust 1.89 or newer (no crates are needed)" >&2
   exit 1
 fi
 

@@ -7,9 +7,10 @@
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { IMAGE_NAMES } from './bootstrap/base-image.mjs'
 import { stopDocker } from './bootstrap/dockerd.mjs'
-import { waitForGateway, showHello } from './bootstrap/hello.mjs'
+import { servedUrl, showHello } from './bootstrap/hello.mjs'
 import { prepare } from './bootstrap/index.mjs'
 import { REPO_ROOT } from './bootstrap/paths.mjs'
 import { BootstrapError } from './bootstrap/process.mjs'
@@ -45,32 +46,25 @@ async function serve() {
   gateway = spawn(process.execPath, [MAIN, 'gateway', ...gatewayArgs], {
     cwd: REPO_ROOT,
     env: prepared.env,
-    stdio: ['ignore', 'inherit', 'inherit'],
+    stdio: ['ignore', 'pipe', 'inherit'],
     detached: true,
   })
   const ended = new Promise((resolvePromise, reject) => {
     gateway.on('error', reject)
     gateway.on('exit', (code, signal) => resolvePromise(stopping && signal ? 0 : (code ?? 1)))
   })
-  const url = await gatewayUrl()
-  const code = await Promise.race([ended, greet(url)])
+  const served = new Promise((resolvePromise) => {
+    createInterface({ input: gateway.stdout }).on('line', (line) => {
+      process.stdout.write(`${line}\n`)
+      const url = servedUrl(line)
+      if (url) resolvePromise(url)
+    })
+  })
+  const code = await Promise.race([ended, served.then(greet)])
   return code ?? ended
 }
 
-/** The same parser and the same sources as the gateway's own, so the address can not differ. */
-async function gatewayUrl() {
-  const { loadConfig } = await import(join(REPO_ROOT, 'packages/config/dist/index.js'))
-  const { config } = loadConfig(gatewayArgs, prepared.env)
-  const host = config.host === '0.0.0.0' ? '127.0.0.1' : config.host === '::' ? '[::1]' : config.host
-  return config.port === 0 ? undefined : `http://${host}:${config.port}`
-}
-
 async function greet(url) {
-  if (!url) {
-    progress('start', 'port 0: the gateway prints the address it took')
-    return
-  }
-  await waitForGateway(url, () => gateway.exitCode === null && !stopping)
   if (stopping) return
   await showHello(url, { apiKey: prepared.env.FAAS_API_KEY, problems: prepared.problems })
   buildRemainingImages()

@@ -17,15 +17,19 @@ import { prepare } from './bootstrap/index.mjs'
 import { REPO_ROOT } from './bootstrap/paths.mjs'
 import { run, runVisible } from './bootstrap/process.mjs'
 import { progress } from './bootstrap/progress.mjs'
-import { addCounts, countCargo, countVitest, isSuccess, noTests, summaryLine } from './bootstrap/test-summary.mjs'
+import { addCounts, countCargo, countVitest, isSuccess, noTests, slowestFiles, summaryLine } from './bootstrap/test-summary.mjs'
 
 const CARGO_TIMEOUT_MS = 900_000
+const SLOWEST_SHOWN = 15
+const startedAt = performance.now()
 const ci = process.env.CI === 'true'
 const args = process.argv.slice(2)
 const agentOnly = args.length > 0 && args.every((arg) => arg === 'agent')
 
 let prepared
 let counts = noTests()
+/** @type {string[]} */
+let slowest = []
 try {
   prepared = await prepare({ images: IMAGE_NAMES, docker: true, buildRequired: false })
   if (!prepared.built) counts = addCounts(counts, { ...noTests(), failed: 1 })
@@ -38,6 +42,8 @@ try {
   if (prepared?.docker?.started) counts = addCounts(counts, await endDocker())
 }
 
+if (slowest.length > 1) progress('test', `the ${slowest.length} slowest files:\n${slowest.join('\n')}`)
+progress('test', `${((performance.now() - startedAt) / 60_000).toFixed(1)} minutes in all`)
 for (const name of counts.skippedNames) progress('test', `skipped: ${name}`)
 if (ci && counts.skipped > 0) progress('test', 'with CI=true a skipped test is a failure')
 if (counts.passed === 0) progress('test', 'no test ran')
@@ -51,7 +57,9 @@ async function runVitest(env) {
     const vitest = join(REPO_ROOT, 'node_modules/.bin/vitest')
     const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`]
     const exitCode = await runVisible(vitest, ['run', ...reporters, ...args], { cwd: REPO_ROOT, env })
-    return countVitest(readReport(report), exitCode)
+    const said = readReport(report)
+    slowest = slowestFiles(said, { root: REPO_ROOT, count: SLOWEST_SHOWN })
+    return countVitest(said, exitCode)
   } finally {
     rmSync(work, { recursive: true, force: true })
   }

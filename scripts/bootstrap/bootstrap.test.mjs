@@ -8,7 +8,7 @@ import { startTime, withLock } from './lock.mjs'
 import { missingPackages } from './node-modules.mjs'
 import { sourceLines } from './private-apt.mjs'
 import { run } from './process.mjs'
-import { addCounts, countCargo, countVitest, isSuccess, noTests, summaryLine } from './test-summary.mjs'
+import { addCounts, countCargo, countVitest, isSuccess, noTests, slowestFiles, summaryLine } from './test-summary.mjs'
 import { compareVersions, cveNotes, TOOLS, upstream } from './tool-catalog.mjs'
 
 const work = []
@@ -151,6 +151,12 @@ describe('test summary', () => {
       { status: 'failed', assertionResults: [] },
     ],
   }
+
+  it('names the files that take longest', () => {
+    const timed = { testResults: [{ name: '/r/a.test.ts', startTime: 0, endTime: 1500 }, { name: '/r/b.test.ts', startTime: 0, endTime: 20_000 }, { name: '/r/c.test.ts', startTime: 0, endTime: 10 }] }
+    expect(slowestFiles(timed, { root: '/r', count: 2 }).map((line) => line.trim())).toEqual(['20.0 s  b.test.ts', '1.5 s  a.test.ts'])
+    expect(slowestFiles(undefined, { root: '/r', count: 2 })).toEqual([])
+  })
 
   it('counts tests, files that do not load, and errors outside of tests', () => {
     expect(countVitest(report, 1)).toEqual({ passed: 2, failed: 2, skipped: 2, skippedNames: ['a skipped one', 'a todo'] })

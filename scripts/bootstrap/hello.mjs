@@ -1,27 +1,13 @@
 /** The first request: proof that the whole chain works, and where its time went. */
-import { setTimeout as delay } from 'node:timers/promises'
-import { BootstrapError } from './process.mjs'
-
-const READY_DEADLINE_MS = 60_000
-const POLL_MS = 50
 const COMMAND = 'echo hello && id -u'
 
 /**
- * @param {string} url @param {() => boolean} isAlive Whether waiting still makes sense.
- * @throws BootstrapError when the gateway does not answer in time.
+ * The address that a gateway prints once it answers, as this machine reaches it.
+ * @param {string} line @returns {string | undefined}
  */
-export async function waitForGateway(url, isAlive) {
-  const deadline = Date.now() + READY_DEADLINE_MS
-  while (isAlive()) {
-    try {
-      const response = await fetch(`${url}/health`, { signal: AbortSignal.timeout(2_000) })
-      if (response.ok) return
-    } catch {
-      // Not listening yet; the deadline below decides how long that is acceptable.
-    }
-    if (Date.now() > deadline) throw new BootstrapError(`the gateway does not answer at ${url}/health within ${READY_DEADLINE_MS} ms`)
-    await delay(POLL_MS)
-  }
+export function servedUrl(line) {
+  const url = /^Serving on (http:\/\/\S+)/.exec(line)?.[1]
+  return url?.replace('//0.0.0.0:', '//127.0.0.1:').replace('//[::]:', '//[::1]:')
 }
 
 /** @param {string} url @param {{ apiKey?: string, problems: string[] }} options */
@@ -67,6 +53,14 @@ function nextCommands(url, withKey) {
     post({ command: COMMAND }),
     ...['runc', 'gvisor', 'docker'].map((runtime) => post({ command: 'uname -r', runtime })),
     post({ command: 'python3 -c "print(6*7)"', image: 'python:3.11-slim' }),
-    `    curl -s ${url}/health    ${url}/docs in a browser    node apps/cli/dist/main.js doctor`,
+    ``,
+    ...(isDefault(url) ? [] : [`    export FAAS_URL=${url}`]),
+    `    npx faas run -- echo hello          npx faas run --time -r gvisor -- uname -a`,
+    `    npx faas doctor                     what works on this machine, and how to get the rest`,
+    `    npx faas --help                     ${url}/docs in a browser`,
   ]
+}
+
+function isDefault(url) {
+  return url === 'http://127.0.0.1:8080'
 }

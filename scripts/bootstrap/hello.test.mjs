@@ -1,6 +1,6 @@
 import { createServer } from 'node:http'
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import { budgetLines, showHello, waitForGateway } from './hello.mjs'
+import { budgetLines, servedUrl, showHello } from './hello.mjs'
 
 const servers = []
 afterEach(() => {
@@ -8,17 +8,14 @@ afterEach(() => {
   vi.restoreAllMocks()
 })
 
-/** Answers like a gateway that is still starting for its first two health calls. */
 function serve(reply) {
   const seen = []
-  let calls = 0
   const server = createServer((request, response) => {
     const chunks = []
     request.on('data', (chunk) => chunks.push(chunk))
     request.on('end', () => {
       seen.push({ method: request.method, url: request.url, authorization: request.headers.authorization, body: Buffer.concat(chunks).toString() })
-      const starting = request.url === '/health' && (calls += 1) <= 2
-      response.writeHead(starting ? 503 : reply.status, { 'content-type': 'application/json' })
+      response.writeHead(reply.status, { 'content-type': 'application/json' })
       response.end(JSON.stringify(reply.body))
     })
   })
@@ -35,14 +32,19 @@ function captureOutput() {
 }
 
 describe('hello', () => {
-  it('waits until the gateway is healthy', async () => {
-    const { url, seen } = await serve({ status: 200, body: {} })
-    await waitForGateway(url, () => true)
-    expect(seen.map(({ url: path }) => path)).toEqual(['/health', '/health', '/health'])
+  it('finds the gateway by what that prints, whatever it listens on', () => {
+    expect(servedUrl('Serving on http://127.0.0.1:41234 (documentation: http://127.0.0.1:41234/docs)')).toBe('http://127.0.0.1:41234')
+    expect(servedUrl('Serving on http://0.0.0.0:80 (…)')).toBe('http://127.0.0.1:80')
+    expect(servedUrl('Serving on http://[::]:80 (…)')).toBe('http://[::1]:80')
+    expect(servedUrl('{"level":30,"msg":"Server listening at http://127.0.0.1:41234"}')).toBeUndefined()
   })
 
-  it('stops waiting when the gateway has ended', async () => {
-    await waitForGateway('http://127.0.0.1:1', () => false)
+  it('names the commands to try next, for the address that it serves on', async () => {
+    const { url } = await serve({ status: 200, body: { stdout: '', exit_code: 0 } })
+    const output = captureOutput()
+    await showHello(url, { problems: [] })
+    expect(output()).toContain(`export FAAS_URL=${url}`)
+    expect(output()).toContain('npx faas run -- echo hello')
   })
 
   it('runs one command with the key it was given, and shows output, runtime and time budget', async () => {

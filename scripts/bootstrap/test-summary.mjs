@@ -1,4 +1,5 @@
 /** Adds up what vitest and cargo report. */
+import { relative } from 'node:path'
 
 /** @typedef {{ passed: number, failed: number, skipped: number, skippedNames: string[] }} Counts */
 
@@ -68,6 +69,19 @@ export function addCounts(...parts) {
  */
 export function isSuccess(counts, { ci }) {
   return counts.passed > 0 && counts.failed === 0 && !(ci && counts.skipped > 0)
+}
+
+/**
+ * The files that the suite waits for most, longest first.
+ * @param {unknown} report Vitest's JSON report. @param {{ root: string, count: number }} options @returns {string[]}
+ */
+export function slowestFiles(report, { root, count }) {
+  return (report?.testResults ?? [])
+    .map(({ name, startTime, endTime }) => ({ name: relative(root, name), seconds: (endTime - startTime) / 1000 }))
+    .filter(({ seconds }) => Number.isFinite(seconds))
+    .sort((a, b) => b.seconds - a.seconds)
+    .slice(0, count)
+    .map(({ name, seconds }) => `${seconds.toFixed(1).padStart(8)} s  ${name}`)
 }
 
 /** The closing line, alone on its line. @param {Counts} counts */

@@ -1,10 +1,11 @@
 /** `faas run --local`: the same executor in this process, behind the same stream of events. */
-import { loadConfig } from '@faas-platform/config'
-import { asId, type ExecutionEvent, type PrincipalId } from '@faas-platform/core'
+import { type Config, loadConfig } from '@faas-platform/config'
+import { asId, type ExecutionEvent, FaasError, isFaasError, type PrincipalId } from '@faas-platform/core'
 import { wirePolicy } from '@faas-platform/gateway'
 import { type ExecuteBody, executeReply, toExecuteRequest } from '@faas-platform/protocol'
 import { executionResultOf, type ExecuteOptions, executeBody, type StreamEvent } from '@faas-platform/sdk'
 import type { Cli } from './context.js'
+import type { LocalPlatform } from './platform.js'
 
 const LOCAL: PrincipalId = asId('local')
 /** Events that may wait for the terminal; the guest waits beyond it. */
@@ -13,7 +14,7 @@ const BACKLOG_MAX = 64
 export async function* localStream(options: ExecuteOptions, cli: Cli): AsyncGenerator<StreamEvent, void, undefined> {
   // A short-lived process keeps nothing warm: its one sandbox is made on request.
   const { config } = loadConfig([], { ...cli.environment, FAAS_DISABLE_PREWARM: '1' })
-  await using platform = await cli.platform.open(config)
+  await using platform = await openHere(cli, config)
   const body = executeBody(options, { runtime: config.defaultRuntime, timeoutMs: config.defaultTimeoutMs, cacheKey: undefined })
   const request = toExecuteRequest(body as ExecuteBody, wirePolicy(config)) // the SDK's own encoder wrote it
   const queue = new Handover<ExecutionEvent>(BACKLOG_MAX)
@@ -26,6 +27,17 @@ export async function* localStream(options: ExecuteOptions, cli: Cli): AsyncGene
     if (event.type === 'end') yield { type: 'end', seq: event.seq, result: executionResultOf(executeReply(event.result)) }
   }
   await running
+}
+
+async function openHere(cli: Cli, config: Config): Promise<LocalPlatform> {
+  try {
+    return await cli.platform.open(config)
+  } catch (thrown) {
+    if (!isFaasError(thrown, 'store/locked')) throw thrown
+    throw new FaasError('store/locked', {
+      message: `A gateway uses ${config.dataDir}.`, hint: 'Run it there, without --local, or name another directory with FAAS_DATA_DIR.', cause: thrown,
+    })
+  }
 }
 
 /** A bounded queue between one writer that can wait and one reader. */

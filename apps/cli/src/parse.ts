@@ -46,6 +46,11 @@ export function environmentPairs(environment: Readonly<Record<string, string | u
   }
 }
 
+/** Collects a repeated option. */
+export function collected(text: string, before: readonly string[]): readonly string[] {
+  return [...before, text]
+}
+
 /** One argument with a blank or a shell character is a shell line; anything else is an argv. */
 export function commandOf(words: readonly string[]): string | readonly string[] {
   const [only, ...rest] = words

@@ -14,6 +14,8 @@ export interface Platform {
   open(config: Config): Promise<LocalPlatform>
   /** Probes every configured runtime in a data directory of its own, which is gone afterwards. */
   probe(config: Config): Promise<readonly RuntimeStatus[]>
+  /** Where runtimes, helpers and built images are looked for. */
+  toolsDir(config: Config): string
   /** Serves until told to stop. @returns the process's exit code */
   serve(argv: readonly string[], environment: Readonly<Record<string, string | undefined>>): Promise<number>
 }

@@ -1,44 +1,66 @@
 /** The command tree. Commands get their surroundings passed in, so that tests drive them like a terminal does. */
 import { Command, CommanderError } from 'commander'
 import { registerBench } from './commands/bench.js'
+import { registerCompletion } from './commands/completion.js'
 import { registerDoctor } from './commands/doctor.js'
+import { registerExec } from './commands/exec.js'
 import { registerExecutions } from './commands/executions.js'
 import { registerGateway } from './commands/gateway.js'
 import { registerImages } from './commands/images.js'
+import { registerInstances } from './commands/instances.js'
 import { registerKeys } from './commands/keys.js'
+import { registerPool } from './commands/pool.js'
 import { registerRun } from './commands/run.js'
-import { type Cli, DEFAULT_URL } from './context.js'
-import { exitCodeOf } from './exit-codes.js'
+import { addGlobalOptions, type Cli } from './context.js'
+import { exitCodeOf, Interruption } from './exit-codes.js'
 import { Output } from './output.js'
 
 export const VERSION = '0.1.0'
 
+const GROUPS = [
+  ['Run:', [registerRun, registerExec, registerExecutions, registerInstances]],
+  ['Images and pools:', [registerImages, registerPool]],
+  ['This machine:', [registerGateway, registerKeys, registerDoctor, registerBench, registerCompletion]],
+] as const
+
 export function buildProgram(cli: Cli): Command {
   const program = new Command('faas')
-    .description('run any command in an isolated sandbox, in milliseconds')
+    .description('Run any command in an isolated sandbox, in milliseconds.')
     .version(VERSION)
-    .option('--url <url>', 'gateway to talk to (FAAS_URL)', cli.environment['FAAS_URL'] ?? DEFAULT_URL)
-    .option('--api-key <key>', 'API key (better: FAAS_API_KEY, which other users of this machine do not see)', cli.environment['FAAS_API_KEY'])
-    .option('--json', 'print JSON')
+    .enablePositionalOptions() // what follows the command of `run` belongs to the guest
     .showHelpAfterError('(add --help for the options and examples)')
-    .configureOutput({ writeOut: (text) => void cli.streams.out.write(text), writeErr: (text) => void cli.streams.err.write(text) })
+    .configureOutput({
+      writeOut: (text) => void cli.streams.out.write(text),
+      writeErr: (text) => void cli.streams.err.write(text),
+      getOutHelpWidth: () => cli.streams.out.columns ?? 100,
+      getErrHelpWidth: () => cli.streams.err.columns ?? 100,
+    })
     .exitOverride()
     .addHelpText('after', `
-Exit codes: the guest's own for run and exec; 64 wrong usage, 66 not found, 69 unavailable, 70 a bug,
-75 try again later, 77 not allowed, 124 out of time, 130 cancelled.
+Exit codes: the guest's own for run, exec and wait; otherwise 64 wrong usage, 66 not found, 69 unavailable,
+70 a bug, 71 not supported, 73 conflict or over a limit, 75 try again later, 77 not allowed, 124 out of time,
+127 no such command in the image, 130 interrupted.
 
-Start here:
+Examples:
   faas doctor                  what works on this machine
   faas gateway                 serve the HTTP API on 127.0.0.1:8080
   faas run 'echo hello'        run something`)
-  for (const register of [registerRun, registerExecutions, registerImages, registerKeys, registerDoctor, registerBench, registerGateway]) register(program, cli)
-  for (const command of program.commands) inheritSettings(command, program)
+  addGlobalOptions(program)
+  for (const [group, registers] of GROUPS) {
+    program.commandsGroup(group)
+    for (const register of registers) register(program, cli)
+  }
+  for (const command of program.commands) finish(command, program)
   return program
 }
 
-function inheritSettings(command: Command, parent: Command): void {
+/** Commands of which every word that is not theirs belongs to somebody else. */
+const WITHOUT_GLOBALS = new Set(['gateway', 'completion'])
+
+function finish(command: Command, parent: Command): void {
   command.copyInheritedSettings(parent)
-  for (const child of command.commands) inheritSettings(child, command)
+  if (!WITHOUT_GLOBALS.has(command.name())) addGlobalOptions(command)
+  for (const child of command.commands) finish(child, command)
 }
 
 /** Runs one command line. @returns the process's exit code. */
@@ -49,7 +71,7 @@ export async function runProgram(argv: readonly string[], cli: Cli): Promise<num
     return cli.exitCode
   } catch (thrown) {
     if (thrown instanceof CommanderError) return exitCodeOf(thrown) // commander has printed it
-    if (cli.signal.aborted) return 130
+    if (cli.signal.aborted) return cli.signal.reason instanceof Interruption ? cli.signal.reason.exitCode : 130
     new Output(cli.streams, argv.includes('--json'), cli.environment).failure(thrown)
     return exitCodeOf(thrown)
   }

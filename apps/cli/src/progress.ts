@@ -24,7 +24,7 @@ export class Progress {
     this.#parts.set(part.name, part)
     if (this.output.json) return
     if (this.output.streams.err.isTTY !== true) {
-      if (part.phase === 'done' && before?.phase !== 'done') this.output.note(`${part.name}: done (${formatBytes(part.currentBytes)})`)
+      if (part.phase !== before?.phase) this.output.note(`${part.name}: ${part.phase}${part.phase === 'waiting' ? '' : ` (${amount(part)})`}`)
       return
     }
     if (part.phase !== 'done' && performance.now() - this.#drawnAtMs < REDRAW_MS_MIN) return
@@ -38,7 +38,7 @@ export class Progress {
   }
 
   #draw(): void {
-    const lines = [...this.#parts.values()].map((part) => `\u001b[2K${part.name.padEnd(20).slice(0, 20)} ${bar(part)} ${part.phase}`)
+    const lines = [...this.#parts.values()].map((part) => `\u001b[2K${`${part.name.padEnd(14).slice(0, 14)} ${bar(part)} ${part.phase}`.slice(0, (this.output.streams.err.columns ?? 100) - 1)}`)
     const up = this.#drawnLines > 0 ? `\u001b[${this.#drawnLines}A` : ''
     this.output.streams.err.write(`${up}${lines.join('\n')}\n`)
     this.#drawnLines = lines.length
@@ -47,8 +47,11 @@ export class Progress {
 }
 
 function bar(part: ProgressPart): string {
-  if (part.phase === 'done') return `[${'█'.repeat(BAR_WIDTH)}] ${formatBytes(part.currentBytes)}`
-  if (part.totalBytes === null || part.totalBytes === 0) return `[${'·'.repeat(BAR_WIDTH)}] ${formatBytes(part.currentBytes)}`
-  const filled = Math.min(BAR_WIDTH, Math.round((part.currentBytes / part.totalBytes) * BAR_WIDTH))
-  return `[${'█'.repeat(filled)}${'·'.repeat(BAR_WIDTH - filled)}] ${formatBytes(part.currentBytes)} of ${formatBytes(part.totalBytes)}`
+  const share = part.phase === 'done' ? 1 : part.totalBytes === null || part.totalBytes === 0 ? 0 : Math.min(1, part.currentBytes / part.totalBytes)
+  const filled = Math.round(share * BAR_WIDTH)
+  return `[${'█'.repeat(filled)}${'·'.repeat(BAR_WIDTH - filled)}] ${amount(part)}`
+}
+
+function amount({ phase, currentBytes, totalBytes }: ProgressPart): string {
+  return phase === 'done' || totalBytes === null || totalBytes === 0 ? formatBytes(currentBytes) : `${formatBytes(currentBytes)} of ${formatBytes(totalBytes)}`
 }

@@ -10,7 +10,7 @@ import type { ImageStore, Ledger, LogSink, RuntimeDriver } from '@faas-platform/
 import { Cleanup, silentLog, systemClock, systemIds, toFaasError } from '@faas-platform/core'
 import type { RuntimeStatus } from '@faas-platform/executor'
 import { Executor, probeDriver } from '@faas-platform/executor'
-import { dataDirId, HostKit } from '@faas-platform/host'
+import { dataDirId, EgressNetworks, HostKit } from '@faas-platform/host'
 import { OciImageStore } from '@faas-platform/image-store-oci'
 import { FsLogStore, openLedger } from '@faas-platform/ledger-sqlite'
 import { DockerDriver } from '@faas-platform/runtime-docker'
@@ -134,6 +134,7 @@ function makeDrivers(config: Config, dataDir: string, log: LogSink, cleanup: Cle
   const drivers: RuntimeDriver[] = []
   const stores = new Map<string, ImageStore>()
   const hostkit = cleanup.use(new HostKit({ path: hostkitPath, log, lockPath: join(dataDir, 'run', 'hostkit.lock') }))
+  const egress = existsSync(nftPath) ? cleanup.use(new EgressNetworks({ ownerId: dataDirId(dataDir), hostkit, nftPath, log })) : undefined
   for (const name of config.runtimes) {
     if (name === 'docker') {
       const driver = cleanup.use(new DockerDriver({
@@ -147,7 +148,9 @@ function makeDrivers(config: Config, dataDir: string, log: LogSink, cleanup: Cle
       const known = stores.get('oci')
       const images = known instanceof OciImageStore ? known : cleanup.use(new OciImageStore({ dir: join(dataDir, 'images'), hostkitPath, log }))
       stores.set('oci', images)
-      drivers.push(cleanup.use(createOciDriver({ name: ociName, runtimePath: runtimeBinary(bin, BINARIES[ociName]), dataDir, images, hostkit, hostkitPath, agentPath, log })))
+      drivers.push(cleanup.use(createOciDriver({
+        name: ociName, runtimePath: runtimeBinary(bin, BINARIES[ociName]), dataDir, images, hostkit, hostkitPath, agentPath, log, ...(egress !== undefined && { egress }),
+      })))
     } else {
       log.warn({ runtime: name }, 'this runtime has no driver in this version')
     }

@@ -1,85 +1,110 @@
-/** `exec`, `ps`, `logs`, `cancel`: what already runs. */
+/** `ps`, `logs`, `wait`, `cancel`: what already runs, or ran. */
+import type { Execution, ExecutionSummary, Instance } from '@faas-platform/sdk'
 import type { Command } from 'commander'
 import { type Cli, clientOf, outputOf } from '../context.js'
-import { commandOf, durationMs, environmentPairs, positiveInteger } from '../parse.js'
+import { each } from '../each.js'
+import { exitCodeOfResult } from '../exit-codes.js'
+import { age, commandLine, shortDuration } from '../format.js'
+import { showEnd, write } from '../guest-output.js'
+import { positiveInteger } from '../parse.js'
+import { instanceTable } from './instances.js'
 
 export function registerExecutions(program: Command, cli: Cli): void {
+  registerPs(program, cli)
+  registerLogs(program, cli)
+
   program
-    .command('exec')
-    .description('run a command in a live instance; exits with its exit code')
-    .argument('<instance>', 'instance id, or the id of the execution that made it')
-    .argument('<command...>', 'argv, or one quoted shell line')
-    .option('-t, --timeout <time>', 'wall time', durationMs, 30_000)
-    .option('-e, --env <KEY=VALUE>', 'environment variable (repeatable)', environmentPairs(cli.environment), {})
-    .addHelpText('after', '\nExample:\n  faas exec 6f0c… -- cat /etc/os-release')
-    .action(async (instance: string, words: string[], options: { timeout: number; env: Record<string, string> }, command: Command) => {
+    .command('wait')
+    .description('wait for an execution to end; exits with its exit code')
+    .argument('<id>', 'execution id')
+    .addHelpText('after', '\nExample:\n  id=$(faas run -d -- make test); faas wait $id && echo passed')
+    .action(async (id: string, _options: unknown, command: Command) => {
       const output = outputOf(cli, command)
-      const result = await clientOf(command).instances.exec(instance, commandOf(words), { timeoutMs: options.timeout, envVars: options.env, signal: cli.signal })
-      output.value(result.raw, () => {
-        cli.streams.out.write(result.stdout)
-        cli.streams.err.write(result.stderr)
-      })
-      cli.exitCode = result.exitCode ?? 1
+      const result = await clientOf(cli, command).executions.wait(id, { signal: cli.signal })
+      showEnd(result, output)
+      cli.exitCode = exitCodeOfResult(result)
     })
 
+  program
+    .command('cancel')
+    .description('end executions and wait until they have ended')
+    .argument('<id...>', 'execution ids')
+    .addHelpText('after', '\nExamples:\n  faas cancel 6f0cf1f2-7d8b-4f7c-9d1e-3f1f4f0e2c11\n  faas cancel $(faas ps -q)')
+    .action(async (ids: string[], _options: unknown, command: Command) => {
+      const output = outputOf(cli, command)
+      const client = clientOf(cli, command)
+      const cancelled: Execution[] = []
+      await each(cli, output, ids, async (id) => {
+        cancelled.push(await client.executions.cancel(id, { signal: cli.signal }))
+        if (!output.json) output.line(id)
+      })
+      if (output.json) output.value(cancelled, () => undefined)
+    })
+}
+
+function registerPs(program: Command, cli: Cli): void {
   program
     .command('ps')
-    .description('list executions, newest first, and live instances')
+    .description('list running executions, newest first, and live instances')
     .option('-a, --all', 'finished executions too')
+    .option('-q, --quiet', 'ids of executions only')
     .option('-n, --limit <count>', 'at most so many', positiveInteger, 20)
-    .addHelpText('after', '\nExample:\n  faas ps -a --json | jq -r ".executions[].request_id"')
-    .action(async (options: { all?: boolean; limit: number }, command: Command) => {
+    .addHelpText('after', '\nExamples:\n  faas ps\n  faas ps -a --json | jq -r ".executions[].request_id"')
+    .action(async (options: { all?: boolean; quiet?: boolean; limit: number }, command: Command) => {
       const output = outputOf(cli, command)
-      const client = clientOf(command)
-      const [page, instances] = await Promise.all([
+      const client = clientOf(cli, command)
+      const [{ executions }, everyInstance] = await Promise.all([
         client.executions.list({ limit: options.limit, signal: cli.signal, ...(options.all === true ? {} : { state: 'active' }) }),
-        client.instances.list({ signal: cli.signal }),
+        options.quiet === true ? [] : client.instances.list({ signal: cli.signal }),
       ])
-      const executions = Array.isArray(page['executions']) ? (page['executions'] as Record<string, unknown>[]) : []
+      const instances = everyInstance.filter(({ status }) => options.all === true || !OVER.has(status))
       output.value({ executions, instances }, () => {
-        output.table(['EXECUTION', 'STATUS', 'RUNTIME', 'EXIT', 'MS', 'CREATED', 'COMMAND'], executions.map((row) => cells(row, ['request_id', 'status', 'runtime', 'exit_code', 'duration_ms', 'created_at', 'command'])))
+        if (options.quiet === true) return executions.forEach(({ request_id: id }) => output.line(id))
+        const now = Date.now()
+        output.table(['EXECUTION', 'STATUS', 'RUNTIME', 'EXIT', 'TOOK', 'AGE', 'COMMAND'], executions.map((row) => executionRow(row, now)))
         if (instances.length === 0) return
         output.line()
-        output.table(['INSTANCE', 'STATUS', 'NAME', 'IMAGE', 'CREATED'], (instances as Record<string, unknown>[]).map((row) => cells(row, ['id', 'status', 'name', 'image', 'created_at'])))
+        instanceTable(instances, output, now)
       })
     })
+}
 
+const OVER: ReadonlySet<Instance['status']> = new Set(['stopped', 'failed'])
+
+function executionRow(row: ExecutionSummary, nowMs: number): string[] {
+  const tookMs = row.ended_at === null ? null : Date.parse(row.ended_at) - Date.parse(row.started_at ?? row.created_at)
+  return [
+    row.request_id, row.status, row.runtime ?? '-', row.exit_code === null ? '-' : String(row.exit_code), tookMs === null ? '-' : shortDuration(tookMs),
+    age(row.created_at, nowMs), commandLine(row.command),
+  ]
+}
+
+function registerLogs(program: Command, cli: Cli): void {
   program
     .command('logs')
     .description('print the output of an execution')
     .argument('<id>', 'execution id')
     .option('-f, --follow', 'go on until it ends')
+    .addHelpText('after', '\nExamples:\n  faas logs 6f0cf1f2-7d8b-4f7c-9d1e-3f1f4f0e2c11\n  faas logs -f $(faas run -d -- sh -c \'for i in 1 2 3; do echo $i; sleep 1; done\')')
     .action(async (id: string, options: { follow?: boolean }, command: Command) => {
       const output = outputOf(cli, command)
-      const client = clientOf(command)
-      if (options.follow !== true) {
-        const text = await client.executions.logs(id, { signal: cli.signal })
-        output.value({ id, log: text }, () => cli.streams.out.write(text))
-        return
+      const { executions } = clientOf(cli, command)
+      if (options.follow !== true && !output.json) return void (await write(cli.streams.out, await executions.logs(id, { signal: cli.signal })))
+      if (options.follow !== true) return output.value(await everyEntry(executions, id, cli.signal), () => undefined)
+      for await (const event of executions.stream(id, { signal: cli.signal })) {
+        if (output.json) output.line(JSON.stringify(event.type === 'end' ? { type: 'end', seq: event.seq, result: event.result.raw } : { ...event, bytes: undefined }))
+        else if (event.type === 'stdout') await write(cli.streams.out, event.bytes)
+        else if (event.type === 'stderr') await write(cli.streams.err, event.bytes)
       }
-      for await (const event of client.executions.stream(id, { signal: cli.signal })) {
-        if (output.json) output.line(JSON.stringify(event.type === 'end' ? event.result.raw : { ...event, bytes: undefined }))
-        else if (event.type === 'stdout') cli.streams.out.write(event.bytes)
-        else if (event.type === 'stderr') cli.streams.err.write(event.bytes)
-        if (event.type === 'end') cli.exitCode = event.result.exitCode ?? 1
-      }
-    })
-
-  program
-    .command('cancel')
-    .description('end executions')
-    .argument('<id...>', 'execution ids')
-    .action(async (ids: string[], _options: unknown, command: Command) => {
-      const output = outputOf(cli, command)
-      for (const id of ids) await clientOf(command).executions.cancel(id, { signal: cli.signal })
-      output.value({ cancelled: ids }, () => output.line(ids.join('\n')))
     })
 }
 
-function cells(row: Readonly<Record<string, unknown>>, keys: readonly string[]): string[] {
-  return keys.map((key) => {
-    const value = row[key]
-    if (Array.isArray(value)) return value.join(' ')
-    return value === null || value === undefined ? '-' : String(value)
-  })
+async function everyEntry(executions: ReturnType<typeof clientOf>['executions'], id: string, signal: AbortSignal): Promise<unknown> {
+  const entries: unknown[] = []
+  for (let fromSeq = 0; ; ) {
+    const page = await executions.logPage(id, { fromSeq, limit: 10_000, signal })
+    entries.push(...page.entries)
+    if (page.next_seq <= fromSeq || page.complete) return { ...page, entries }
+    fromSeq = page.next_seq
+  }
 }

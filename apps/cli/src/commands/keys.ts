@@ -1,8 +1,10 @@
+import { existsSync } from 'node:fs'
 import { asId, FaasError, type KeyRecord, type Ledger, systemClock, systemIds } from '@faas-platform/core'
 import { loadConfig } from '@faas-platform/config'
 import { createKey, DEFAULT_SCOPES, revokeKey, type Scope, SCOPES } from '@faas-platform/gateway'
 import { type Command, InvalidArgumentError } from 'commander'
 import { type Cli, outputOf } from '../context.js'
+import { each } from '../each.js'
 import { durationMs } from '../parse.js'
 
 interface CreateOptions {
@@ -15,6 +17,7 @@ interface CreateOptions {
 /** Keys live in the data directory, so these commands run where the gateway runs; a running one sees the change. */
 export function registerKeys(program: Command, cli: Cli): void {
   const keys = program.command('keys').description('API keys of this machine\'s gateway').option('--data-dir <path>', 'data directory (FAAS_DATA_DIR)')
+    .addHelpText('after', '\nExample:\n  export FAAS_API_KEY=$(faas keys create --name laptop)')
 
   keys
     .command('create')
@@ -37,6 +40,7 @@ export function registerKeys(program: Command, cli: Cli): void {
           },
           { clock: systemClock, ids: systemIds },
         ),
+        'make', // the first key comes before the first start on an address that demands keys
       )
       output.value({ key, ...shown(record) }, () => {
         output.line(key)
@@ -47,6 +51,7 @@ export function registerKeys(program: Command, cli: Cli): void {
   keys
     .command('ls')
     .description('list keys')
+    .addHelpText('after', '\nExample:\n  faas keys ls')
     .action(async (_options: unknown, command: Command) => {
       const output = outputOf(cli, command)
       const records = (await withLedger(cli, command, (ledger) => ledger.listKeys())).map(shown)
@@ -56,11 +61,18 @@ export function registerKeys(program: Command, cli: Cli): void {
 
   keys
     .command('revoke')
-    .description('end a key')
-    .argument('<id>', 'key id as `faas keys ls` shows it')
-    .action(async (id: string, _options: unknown, command: Command) => {
-      await withLedger(cli, command, (ledger) => revokeKey(ledger, asId(id), systemClock.nowMs()))
-      outputOf(cli, command).value({ revoked: id }, () => outputOf(cli, command).line(id))
+    .description('end keys; a running gateway refuses them within a second')
+    .argument('<id...>', 'key ids as `faas keys ls` shows them')
+    .addHelpText('after', '\nExample:\n  faas keys revoke 78eda85f-d26b-4514-9e43-328539bd8067')
+    .action(async (ids: string[], _options: unknown, command: Command) => {
+      const output = outputOf(cli, command)
+      const revoked: string[] = []
+      await each(cli, output, ids, async (id) => {
+        await withLedger(cli, command, (ledger) => revokeKey(ledger, asId(id), systemClock.nowMs()))
+        revoked.push(id)
+        if (!output.json) output.line(id)
+      })
+      if (output.json) output.value({ revoked }, () => undefined)
     })
 }
 
@@ -71,9 +83,12 @@ function parseScopes(text: string): readonly Scope[] {
   return wanted as Scope[]
 }
 
-async function withLedger<T>(cli: Cli, command: Command, use: (ledger: Ledger) => Promise<T>): Promise<T> {
+async function withLedger<T>(cli: Cli, command: Command, use: (ledger: Ledger) => Promise<T>, absent: 'refuse' | 'make' = 'refuse'): Promise<T> {
   const { dataDir } = command.optsWithGlobals<{ dataDir?: string }>()
   const { config } = loadConfig(dataDir === undefined ? [] : ['--data-dir', dataDir], cli.environment)
+  if (absent === 'refuse' && !existsSync(config.dataDir)) {
+    throw new FaasError('store/unavailable', { message: `There is no data directory ${config.dataDir}.`, hint: 'Name that of the gateway with --data-dir or FAAS_DATA_DIR, or make it first.' })
+  }
   const ledger = await cli.platform.openLedger(config.dataDir)
   try {
     return await use(ledger)
