@@ -10,6 +10,8 @@ export function executorConfig(config: Config, host: { readonly cores: number; r
   return {
     ...usual,
     concurrencyMax: config.concurrencyMax,
+    // Background work never takes every place: somebody who waits for an answer finds one.
+    asyncConcurrencyMax: Math.max(1, Math.floor(config.concurrencyMax / 2)),
     queueMax: config.queueMax,
     principalConcurrencyMax: config.principalConcurrencyMax,
     principalOutstandingMax: config.principalOutstandingMax,
