@@ -18,8 +18,9 @@ fn main() {
         },
         Some("unpack") => hostkit::unpack::command(&args[1..]),
         Some("locks") => hostkit::locks::command(&args[1..]),
+        Some("pack") => hostkit::pack::command(&args[1..]),
         _ => {
-            eprintln!("usage: faas-hostkit serve [LOCKFILE] | unpack … | locks …");
+            eprintln!("usage: faas-hostkit serve [LOCKFILE] | unpack … | locks … | pack …");
             2
         }
     };
