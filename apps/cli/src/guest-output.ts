@@ -18,7 +18,20 @@ export async function showRun(events: AsyncIterable<StreamEvent>, output: Output
 /** Says why, when the command did not end by itself; its own exit code needs no words. */
 export function showEnd(result: ExecutionResult, output: Output): void {
   if (output.json) output.line(JSON.stringify(result.raw, null, 2))
-  else if (result.outcome !== 'exited' && result.error !== undefined) output.note(`${output.style('yellow', 'faas:', 'err')} ${result.error}`)
+  else if (result.outcome !== 'exited' && result.error !== undefined) {
+    output.note(`${output.style('yellow', 'faas:', 'err')} ${result.error}`)
+    const hint = HINTS[String(result.raw['error_code'])]
+    if (hint !== undefined) output.note(`${output.style('cyan', 'hint:', 'err')} ${hint}`)
+  }
+}
+
+const BRING_IN = '`faas image ls` lists what is stored; `faas image import` and `faas image build` bring images in without a registry.'
+/** What helps when the sandbox never came to be: a result has no room for it. */
+const HINTS: Readonly<Record<string, string>> = {
+  'image/not-found': BRING_IN,
+  'image/pull-failed': BRING_IN,
+  'runtime/unavailable': '`faas doctor` says what each runtime lacks.',
+  'runtime/none-available': '`faas doctor` says what each runtime lacks.',
 }
 
 /** A reader that is slower than the guest slows the guest, through the socket's own back-pressure. */

@@ -16,11 +16,12 @@ interface CreateOptions {
 
 /** Keys live in the data directory, so these commands run where the gateway runs; a running one sees the change. */
 export function registerKeys(program: Command, cli: Cli): void {
-  const keys = program.command('keys').description('API keys of this machine\'s gateway').option('--data-dir <path>', 'data directory (FAAS_DATA_DIR)')
+  const keys = program.command('keys').description('API keys of this machine\'s gateway')
     .addHelpText('after', '\nExample:\n  export FAAS_API_KEY=$(faas keys create --name laptop)')
 
   keys
     .command('create')
+    .option('--data-dir <path>', 'data directory (FAAS_DATA_DIR)')
     .description('make a key and print it, once')
     .option('-n, --name <name>', 'what it is for', 'unnamed')
     .option('-s, --scopes <list>', `of ${SCOPES.join(', ')}`, parseScopes, [...DEFAULT_SCOPES])
@@ -50,6 +51,7 @@ export function registerKeys(program: Command, cli: Cli): void {
 
   keys
     .command('ls')
+    .option('--data-dir <path>', 'data directory (FAAS_DATA_DIR)')
     .description('list keys')
     .addHelpText('after', '\nExample:\n  faas keys ls')
     .action(async (_options: unknown, command: Command) => {
@@ -61,6 +63,7 @@ export function registerKeys(program: Command, cli: Cli): void {
 
   keys
     .command('revoke')
+    .option('--data-dir <path>', 'data directory (FAAS_DATA_DIR)')
     .description('end keys; a running gateway refuses them within a second')
     .argument('<id...>', 'key ids as `faas keys ls` shows them')
     .addHelpText('after', '\nExample:\n  faas keys revoke 78eda85f-d26b-4514-9e43-328539bd8067')

@@ -34,7 +34,7 @@ export function registerPool(program: Command, cli: Cli): void {
         signal: cli.signal, ...(given({ runtime: options.runtime, memoryMb: options.memory }) as PlacementOptions),
       })
       output.value(warmed, () => {
-        output.line(`${warmed.ready} of ${warmed.wanted} ready on ${warmed.runtime}`)
+        output.line(`${warmed.ready} ready on ${warmed.runtime}, at least ${warmed.wanted} kept`)
         if (warmed.limited_by !== null) output.note(`limited by: ${warmed.limited_by}`)
       })
     })
