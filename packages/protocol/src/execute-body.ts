@@ -2,7 +2,7 @@
 import { EXECUTION_MODES, ISOLATION_CLASSES, RUNTIME_NAMES } from '@faas-platform/core'
 import type { Static } from 'typebox'
 import Type from 'typebox'
-import { maybe, oneOf } from './schema-parts.js'
+import { LIFETIME_MS_MAX, maybe, oneOf } from './schema-parts.js'
 
 /** `memory` is the in-memory test driver: it has no name on the wire. */
 export const WIRE_RUNTIMES = ['auto', ...RUNTIME_NAMES.filter((name) => name !== 'memory')] as const
@@ -23,9 +23,12 @@ export const EnvVars = Type.Union(
 
 export const RuntimeField = oneOf(WIRE_RUNTIMES)
 
+/** Less than a hundredth rounds to nothing, which engines take for no limit at all. */
+const CpuCores = Type.Number({ minimum: 0.01, maximum: 1024 })
+
 export const LimitsBody = Type.Object({
   memory_mb: maybe(Type.Integer({ minimum: 8, maximum: U32_MAX }), 'Memory, MiB.'),
-  cpu_cores: maybe(Type.Number({ exclusiveMinimum: 0, maximum: 1024 }), 'CPU, cores; fractions allowed.'),
+  cpu_cores: maybe(CpuCores, 'CPU, cores; fractions allowed.'),
   pids: maybe(Type.Integer({ minimum: 4, maximum: 4_194_304 }), 'Processes and threads.'),
   disk_mb: maybe(Type.Integer({ minimum: 1, maximum: U32_MAX }), 'What may be written to the file system, MiB.'),
 })
@@ -49,7 +52,7 @@ export const placementFields = {
   runtime: maybe(RuntimeField, 'Runtime by name, or `auto`.'),
   isolation: maybe(oneOf(ISOLATION_CLASSES), 'The weakest isolation class that is acceptable.'),
   memory_mb: maybe(Type.Integer({ minimum: 8, maximum: U32_MAX }), 'Same as `limits.memory_mb`.'),
-  cpu_cores: maybe(Type.Number({ exclusiveMinimum: 0, maximum: 1024 }), 'Same as `limits.cpu_cores`.'),
+  cpu_cores: maybe(CpuCores, 'Same as `limits.cpu_cores`.'),
   limits: maybe(LimitsBody, 'Limits of the sandbox.'),
   network: maybe(NetworkBody, 'Network policy.'),
 }
@@ -74,11 +77,11 @@ export const ExecuteBody = Type.Object(
   {
     ...commandFields,
     ...placementFields,
-    mode: maybe(oneOf(EXECUTION_MODES), 'Execution mode; `ephemeral` when left out.'),
+    mode: maybe(oneOf(EXECUTION_MODES), 'Execution mode. When left out: what `instance_id` (persistent), `branch_from` (branched) or `snapshot_id` (checkpointed) asks for, else `ephemeral`.'),
     cache_key: maybe(Type.String({ maxLength: 1024 }), 'One more input of the cache key, mode `cached` only.'),
     snapshot_id: maybe(Type.String({ minLength: 1, maxLength: 256 }), 'Snapshot to start from.'),
     branch_from: maybe(Type.String({ minLength: 1, maxLength: 256 }), 'Parent of a branched run: execution, snapshot or instance.'),
-    instance_id: maybe(Type.String({ minLength: 1, maxLength: 256 }), 'Mode `persistent`: run in this instance.'),
+    instance_id: maybe(Type.String({ minLength: 1, maxLength: 256 }), 'Run in this instance; needs no mode but `persistent`.'),
     async: maybe(Type.Boolean(), 'Answer 202 at once; the execution survives a crash of the gateway.'),
     rerunnable: maybe(Type.Boolean(), 'Asynchronous only: may it run again after a crash? Default true.'),
   },
@@ -101,8 +104,8 @@ export const CreateInstanceBody = Type.Object(
     name: maybe(Type.String({ minLength: 1, maxLength: 128 }), 'Name for people.'),
     env_vars: maybe(EnvVars, 'Merged into the environment of every command.'),
     labels: maybe(LabelsBody, 'Free labels.'),
-    ttl_ms: maybe(Type.Integer({ minimum: 1000, maximum: SAFE_MAX }), 'Stop after this long whatever it does.'),
-    idle_ms: maybe(Type.Integer({ minimum: 1000, maximum: SAFE_MAX }), 'Stop after this long without an execution.'),
+    ttl_ms: maybe(Type.Integer({ minimum: 1000, maximum: LIFETIME_MS_MAX }), 'Stop after this long whatever it does.'),
+    idle_ms: maybe(Type.Integer({ minimum: 1000, maximum: LIFETIME_MS_MAX }), 'Stop after this long without an execution.'),
   },
   { additionalProperties: true, title: 'CreateInstanceRequest' },
 )

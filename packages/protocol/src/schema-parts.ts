@@ -19,8 +19,14 @@ export function oneOf<const T extends readonly string[]>(values: T, options: { r
 /** RFC 3339 in UTC with milliseconds. */
 export const Timestamp = Type.String({ format: 'date-time' })
 
+/** The format has four digits for the year: later moments are told as its end. */
+const LAST_MS = Date.UTC(9999, 11, 31, 23, 59, 59, 999)
+
+/** The longest life that a key or an instance may be given: ten years. */
+export const LIFETIME_MS_MAX = 10 * 366 * 24 * 3_600_000
+
 export function timestamp(ms: number): string {
-  return new Date(ms).toISOString()
+  return new Date(Math.min(ms, LAST_MS)).toISOString()
 }
 
 export function timestampOrNull(ms: number | null): string | null {

@@ -61,6 +61,31 @@ describe('an execute body', () => {
     expect([request.env, request.timeoutMs, request.cwd]).toEqual([{ A: '1' }, 5, '/a'])
   })
 
+  it('without a mode takes that of the source it names, and with another mode is refused', () => {
+    expect(convert({ command: 'true', instance_id: 'i' })).toMatchObject({ mode: 'persistent', instanceId: 'i' })
+    expect(convert({ command: 'true', branch_from: 'b', mode: null }).mode).toBe('branched')
+    expect(convert({ command: 'true', snapshot_id: 's' }).mode).toBe('checkpointed')
+    expect(issuesOf({ command: 'true', mode: 'ephemeral', instance_id: 'i' })).toEqual([{ path: '/instance_id', message: 'needs mode "persistent"' }])
+    expect(issuesOf({ command: 'true', instance_id: 'i', branch_from: 'b' })).toEqual([{ path: '/branch_from', message: 'needs mode "branched"' }])
+  })
+
+  it('may not ask for so little CPU that an engine would take it for no limit', () => {
+    expect(convert({ command: 'true', cpu_cores: 0.01 }).limits.cpuCores).toBe(0.01)
+    for (const limits of [{ cpu_cores: 0.009 }, { cpu_cores: 5e-324 }, { limits: { cpu_cores: 0.009 } }]) {
+      expect(issuesOf({ command: 'true', ...limits })[0]?.message).toMatch(/at least 0.01/)
+    }
+  })
+
+  it('is told how many entries a map may have', () => {
+    const labels = Object.fromEntries(Array.from({ length: 65 }, (_, index) => [index, '']))
+    expect(issuesOf({ command: 'true', labels })).toEqual([{ path: '/labels', message: 'must be object (at most 64 entries) or null' }])
+  })
+
+  it('nested deeper than the stack reaches is refused as any other', () => {
+    const deep = JSON.parse(`{"command":"true","labels":${'{"a":'.repeat(50_000)}1${'}'.repeat(50_000)}}`) as unknown
+    expect(issuesOf(deep)[0]?.path).toMatch(/^\/labels/)
+  })
+
   it('takes standard input as payload, text or base64, once', () => {
     expect([...(convert({ command: 'cat', payload: [0, 255] }).stdin ?? [])]).toEqual([0, 255])
     expect(Buffer.from(convert({ command: 'cat', stdin: 'é' }).stdin ?? []).toString()).toBe('é')

@@ -7,7 +7,7 @@
 import { Buffer } from 'node:buffer'
 import { isIP } from 'node:net'
 import type {
-  ExecuteRequest, InstanceId, IsolationClass, NetworkPolicy, RuntimeChoice, SandboxLimits, SnapshotId,
+  ExecuteRequest, ExecutionMode, InstanceId, IsolationClass, NetworkPolicy, RuntimeChoice, SandboxLimits, SnapshotId,
 } from '@faas-platform/core'
 import { asId, mibToBytes } from '@faas-platform/core'
 import type { CreateInstanceBody, ExecuteBody, InstanceExecBody, PrewarmBody } from './execute-body.js'
@@ -42,12 +42,13 @@ export function toExecuteRequest(body: ExecuteBody, policy: WirePolicy): Execute
   const issues: RequestIssue[] = []
   const command = commandOf(body, policy, issues)
   const placement = placementOf(body, policy, issues)
+  const mode = modeOf(body, issues)
   if (body.async === true && body.stream === true) issues.push({ path: '/stream', message: 'can not go together with async; read GET /api/v1/executions/{id}/stream instead' })
   if (issues.length > 0) throw invalidRequest(issues)
   return {
     ...command,
     ...placement,
-    mode: body.mode ?? 'ephemeral',
+    mode,
     rerunnable: body.rerunnable ?? true,
     ...(given(body.cache_key) && { cacheKey: body.cache_key }),
     ...(given(body.snapshot_id) && { snapshotId: asId<SnapshotId>(body.snapshot_id) }),
@@ -81,6 +82,18 @@ export function toEnv(envVars: CreateInstanceBody['env_vars']): Readonly<Record<
   const env = envOf(envVars, issues)
   if (issues.length > 0) throw invalidRequest(issues)
   return env
+}
+
+const MODE_OF_SOURCE = [['instance_id', 'persistent'], ['branch_from', 'branched'], ['snapshot_id', 'checkpointed']] as const
+
+/** The mode, or the one that a source asks for. A source that the mode would not use is a mistake: running without it would hide it. */
+function modeOf(body: ExecuteBody, issues: RequestIssue[]): ExecutionMode {
+  const asked = MODE_OF_SOURCE.filter(([field]) => given(body[field]))
+  const mode = body.mode ?? asked[0]?.[1] ?? 'ephemeral'
+  for (const [field, needed] of asked) {
+    if (needed !== mode) issues.push({ path: `/${field}`, message: `needs mode "${needed}"` })
+  }
+  return mode
 }
 
 function commandOf(body: InstanceExecBody, policy: WirePolicy, issues: RequestIssue[]) {

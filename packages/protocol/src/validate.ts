@@ -41,13 +41,23 @@ export function bodyCheck<T>(schema: TSchema): BodyCheck<T> {
       const respelt = respell(body, aliases)
       if (first(respelt)) return respelt
       let errors = first.errors ?? []
-      if (JSON.stringify(respelt ?? null).length <= THOROUGH_CHARS_MAX) {
+      if (isSmall(respelt)) {
         all ??= thorough.compile<T>(schema) // I1
         all(respelt)
         errors = all.errors ?? errors
       }
       throw invalidRequest(issuesOf(errors))
     },
+  }
+}
+
+function isSmall(body: unknown): boolean {
+  try {
+    return JSON.stringify(body ?? null).length <= THOROUGH_CHARS_MAX
+  } catch (error) {
+    // Nested deeper than the stack reaches: that is not small.
+    if (error instanceof RangeError) return false
+    throw error
   }
 }
 
@@ -111,6 +121,9 @@ function describeType(schema: unknown): string {
     typeof schema['exclusiveMinimum'] === 'number' ? `above ${schema['exclusiveMinimum']}` : '',
     typeof schema['maximum'] === 'number' ? `at most ${schema['maximum']}` : '',
     typeof schema['minLength'] === 'number' ? 'not empty' : '',
+    typeof schema['maxLength'] === 'number' ? `at most ${schema['maxLength']} characters` : '',
+    typeof schema['maxItems'] === 'number' ? `at most ${schema['maxItems']} items` : '',
+    typeof schema['maxProperties'] === 'number' ? `at most ${schema['maxProperties']} entries` : '',
   ].filter((part) => part !== '')
   const type = typeof schema['type'] === 'string' ? schema['type'] : 'something else'
   return bounds.length === 0 ? type : `${type} (${bounds.join(', ')})`
