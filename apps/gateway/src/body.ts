@@ -22,6 +22,12 @@ export function installBodies(app: FastifyInstance): void {
     }
   })
 
+  // Some clients (aiohttp) name a type for a body that they do not send.
+  app.addContentTypeParser('*', (request, _payload, done) => {
+    if (request.headers['content-length'] === '0') done(null, undefined)
+    else done(new FaasError('request/unsupported-media-type', { message: 'The request body must be JSON.', hint: 'Send the header "content-type: application/json".' }))
+  })
+
   // Query strings and path parameters are text: they are coerced. Bodies are not.
   const textual = new Ajv2020({ coerceTypes: true, allErrors: true, strict: false, formats: { 'date-time': true } })
   app.setValidatorCompiler<TSchema>(({ schema, httpPart }) => {

@@ -26,6 +26,7 @@ import { plannedRoutes } from './routes/planned.js'
 import { poolRoutes } from './routes/pools.js'
 import { streamRoutes } from './routes/streams.js'
 import { containerRoutes } from './sockets/container-socket.js'
+import { ignoreOtherUpgrades } from './sockets/upgrades.js'
 import { GatewayCounters } from './telemetry/counters.js'
 
 export interface GatewayOptions {
@@ -116,6 +117,7 @@ export async function buildGateway(options: GatewayOptions): Promise<Gateway> {
     plannedRoutes(routes)
   })
   await app.ready()
+  ignoreOtherUpgrades(app.server)
   return {
     app,
     keysDemanded,

@@ -20,7 +20,13 @@ export function errorOf(thrown: unknown): FaasError {
   if (thrown instanceof FaasError) return thrown
   const code: unknown = thrown instanceof Error && 'code' in thrown ? thrown.code : undefined
   const translate = typeof code === 'string' ? FASTIFY_ERRORS[code] : undefined
-  return translate === undefined ? toFaasError(thrown) : translate(thrown as FastifyError)
+  if (translate !== undefined) return translate(thrown as FastifyError)
+  return isRefusal(thrown) ? new FaasError('request/invalid', { message: 'The request is not one that this gateway understands.', cause: thrown }) : toFaasError(thrown)
+}
+
+/** Errors of Fastify and its plugins that say by their status that the request is to blame. */
+function isRefusal(thrown: unknown): boolean {
+  return thrown instanceof Error && 'statusCode' in thrown && typeof thrown.statusCode === 'number' && thrown.statusCode >= 400 && thrown.statusCode < 500
 }
 
 /** @param requestId The execution's id where the error belongs to one. */

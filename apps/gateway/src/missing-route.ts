@@ -1,7 +1,7 @@
 /** 404 and 405 with the one error body. */
 import { FaasError } from '@faas-platform/core'
 import { errorBody } from '@faas-platform/protocol'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 
 interface KnownRoute {
   readonly segments: readonly string[]
@@ -15,7 +15,7 @@ export function installMissingRoutes(app: FastifyInstance): void {
     for (const name of Array.isArray(method) ? method : [method]) known.methods.add(name)
     routes.set(url, known)
   })
-  app.setNotFoundHandler((request, reply) => {
+  const answer = (request: FastifyRequest, reply: FastifyReply): FastifyReply => {
     const path = request.url.split('?')[0] ?? '/'
     const methods = methodsOf(path, routes.values())
     const allowed = methods.size > 0 && !methods.has(request.method)
@@ -26,7 +26,10 @@ export function installMissingRoutes(app: FastifyInstance): void {
       ...(allowed && { details: { allowed: [...methods].sort() } }),
     })
     return reply.code(allowed ? 405 : 404).type('application/json').send(errorBody(error, request.id))
-  })
+  }
+  app.setNotFoundHandler(answer)
+  // Before the body is read: what it holds does not matter where nobody takes it.
+  app.addHook('onRequest', async (request, reply) => (request.is404 ? answer(request, reply) : undefined))
 }
 
 function methodsOf(path: string, routes: Iterable<KnownRoute>): Set<string> {

@@ -53,7 +53,7 @@ describe('WebSocket /api/v1/containers/:id/stream', () => {
     const { body } = await rig.post('/api/v1/instances', { name: 'dev' })
     const client = await open(rig, `/api/v1/containers/${body['instance_id']}/stream`)
     client.send({ type: 'exec', command: 'echo kept > /tmp/f; echo out; echo err >&2' })
-    expect(await client.until((message) => message.type === 'exit')).toMatchObject({ code: 0, outcome: 'exited' })
+    expect((await client.until((message) => message.name === 'command_end')).data).toMatchObject({ code: 0, outcome: 'exited' })
     expect(client.messages.filter((message) => message.type === 'stdout').map((message) => message.data).join('')).toBe('out\n')
     expect(client.messages.filter((message) => message.type === 'stderr').map((message) => message.data).join('')).toBe('err\n')
     client.send({ type: 'exec', command: ['cat', '/tmp/f'] })
@@ -77,6 +77,35 @@ describe('WebSocket /api/v1/containers/:id/stream', () => {
     await client.until((message) => message.type === 'exit')
     await eventually(() => rig.driver.live().processes === 0)
     client.close()
+  })
+
+  it('says exit once, when the instance ends, also where the command that made it ended before', async () => {
+    await using rig = await makeRig()
+    const { body } = await rig.post('/api/v1/execute', { command: 'echo over', mode: 'persistent' })
+    const client = await open(rig, `/api/v1/containers/${body['request_id']}/stream`)
+    await client.until((message) => message.name === 'command_end' && message.data.execution_id === body['request_id'])
+    client.send({ type: 'exec', command: 'echo more; exit 3' })
+    await client.until((message) => message.name === 'command_end' && message.data.code === 3)
+    client.send({ type: 'stop' })
+    await client.until((message) => message.type === 'exit')
+    expect(client.messages.filter((message) => message.type === 'exit')).toEqual([{ type: 'exit', code: 0, outcome: 'stopped' }])
+    client.close()
+  })
+
+  it('opens no more sockets than the configuration allows', async () => {
+    await using rig = await makeRig({ env: { FAAS_MAX_STREAMS: '1' } })
+    const { body } = await rig.post('/api/v1/instances', {})
+    const path = `/api/v1/containers/${body['id']}/stream`
+    const first = await open(rig, path)
+    const second = await open(rig, path)
+    expect(await second.closed).toBe(1013)
+    expect(second.messages).toMatchObject([{ type: 'error', error: { code: 'admission/queue-full' } }])
+    first.close()
+    await first.closed
+    const third = await open(rig, path)
+    third.send({ type: 'exec', command: 'echo room' })
+    await third.until((message) => message.data === 'room\n')
+    third.close()
   })
 
   it('answers what it can not do and what it does not understand, and goes on', async () => {

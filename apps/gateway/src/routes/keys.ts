@@ -1,6 +1,6 @@
 /** API keys over HTTP: the process holds the data directory, so that this is how keys change while it runs. */
 import type { KeyRecord } from '@faas-platform/core'
-import { timestamp, timestampOrNull } from '@faas-platform/protocol'
+import { LIFETIME_MS_MAX, timestamp, timestampOrNull } from '@faas-platform/protocol'
 import type { FastifyInstance } from 'fastify'
 import type { Static } from 'typebox'
 import Type from 'typebox'
@@ -16,7 +16,7 @@ const CreateKeyBody = Type.Object(
     name: Type.String({ minLength: 1, maxLength: 128 }),
     scopes: Type.Optional(Type.Array(ScopeName, { minItems: 1, description: `Default ${DEFAULT_SCOPES.join(', ')}.` })),
     principal: Type.Optional(Type.String({ minLength: 1, maxLength: 128, description: 'Keys of one principal share what they made. Default: one of its own.' })),
-    expires_in_ms: Type.Optional(Type.Integer({ minimum: 1000, maximum: Number.MAX_SAFE_INTEGER / 2 })),
+    expires_in_ms: Type.Optional(Type.Integer({ minimum: 1000, maximum: LIFETIME_MS_MAX })),
   },
   { additionalProperties: true, title: 'CreateKeyRequest' },
 )

@@ -48,7 +48,7 @@ export function observationRoutes(app: FastifyInstance, gateway: GatewayContext)
   for (const url of ['/metrics', '/api/v1/metrics/prometheus']) {
     app.get(url, {
       config: { scope: 'read' },
-      schema: { tags, summary: 'Prometheus text format', response: { 200: Type.String({ description: '`text/plain; version=0.0.4`' }), ...errorResponses(401, 403) } },
+      schema: { tags, summary: 'Prometheus text format', response: { 200: { description: 'Metrics', content: { 'text/plain': { schema: Type.String() } } }, ...errorResponses(401, 403) } },
     }, scrape)
   }
 
@@ -110,6 +110,8 @@ export function metricsOf(snapshot: MetricsSnapshot, load: HostLoad): Metrics {
   }
 }
 
+const UNCONFIGURED = { executions: 0, available: false, reason: 'It is not among the configured runtimes.', version: null } as const
+
 function detailedOf(gateway: GatewayContext, eventLoopP99Ms: number): Detailed {
   const snapshot = gateway.executor.metrics()
   const total = sum(snapshot.executions, () => true)
@@ -120,9 +122,14 @@ function detailedOf(gateway: GatewayContext, eventLoopP99Ms: number): Detailed {
   const memory = process.memoryUsage()
   return {
     summary: { total_requests: total, cache_hits: hits, cache_hit_rate: ratio(hits, total) },
-    runtimes: Object.fromEntries(gateway.executor.runtimes().map((runtime) => [runtime.name, {
-      executions: byRuntime[runtime.name] ?? 0, available: runtime.probe.usable, reason: runtime.probe.reason, version: runtime.probe.version,
-    }])),
+    runtimes: {
+      // The original always tells about these two.
+      docker: UNCONFIGURED,
+      firecracker: UNCONFIGURED,
+      ...Object.fromEntries(gateway.executor.runtimes().map((runtime) => [runtime.name, {
+        executions: byRuntime[runtime.name] ?? 0, available: runtime.probe.usable, reason: runtime.probe.reason, version: runtime.probe.version,
+      }])),
+    },
     performance: {
       avg_cold_start_ms: colds === null ? null : averageMs(colds),
       avg_warm_start_ms: averageMs(gateway.counters.startLatency.warm),

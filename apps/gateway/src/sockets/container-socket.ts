@@ -4,20 +4,22 @@
  *
  * I1. The owner is checked before anything is attached; others' ids are as unknown as ids that never were.
  * I2. Commands of one client run one after the other; the queue is bounded.
+ * I3. `exit` is the end of what the id names. The end of a command in an instance is `custom` `command_end`:
+ *     the original's clients listen until `exit`.
  */
-import type { ExecutionId, InstanceId } from '@faas-platform/core'
+import type { ExecutionId, ExecutionResult, InstanceId } from '@faas-platform/core'
 import { asId, FaasError, isFaasError } from '@faas-platform/core'
 import type { InstanceView } from '@faas-platform/executor'
-import type { ClientMessage as Message } from '@faas-platform/protocol'
+import type { ClientMessage as Message, ServerMessage } from '@faas-platform/protocol'
 import { bodyCheck, ClientMessage, toInstanceExecRequest } from '@faas-platform/protocol'
-import type { WebSocket } from '@fastify/websocket'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { reach } from '../access/identity.js'
 import type { GatewayContext } from '../context.js'
 import { errorResponses } from '../openapi.js'
 import { IdParams } from '../routes/executions.js'
 import { exitMessage, messageOf } from './follow-socket.js'
-import { JsonSocket } from './json-socket.js'
+import type { JsonSocket } from './json-socket.js'
+import { openJsonSocket } from './json-socket.js'
 
 const PENDING_EXECS_MAX = 16
 const check = bodyCheck<Message>(ClientMessage)
@@ -29,24 +31,28 @@ export function containerRoutes(app: FastifyInstance, gateway: GatewayContext): 
     config: { scope: 'execute' },
     schema: {
       tags: ['instances'], summary: 'Attach to an instance or execution (WebSocket)', params: IdParams,
-      description: 'Text frames with one JSON object each. Client: exec, stdin, get_state, checkpoint, stop. Server: stdout, stderr, exit, custom, error, heartbeat.',
+      description: 'Text frames with one JSON object each. Client: exec, stdin, get_state, checkpoint, stop. Server: stdout, stderr, exit (of the instance, or of the execution that has none), custom (command_end, state, execution_state), error, heartbeat.',
       response: errorResponses(400, 401, 403),
     },
     handler: async () => {
       throw new FaasError('request/invalid', { message: 'This path speaks WebSocket only.', hint: 'Open it with ws:// or wss://.' })
     },
-    wsHandler: (socket, request) => new ContainerSession(gateway, socket, request).open(),
+    wsHandler: async (raw, request) => {
+      const socket = openJsonSocket(gateway, raw)
+      if (socket !== null) await new ContainerSession(gateway, socket, request).open()
+    },
   })
 }
 
 class ContainerSession {
-  readonly #socket: JsonSocket
   readonly #id: string
   #execs: Promise<void> = Promise.resolve()
   #pending = 0
 
-  constructor(private readonly gateway: GatewayContext, raw: WebSocket, private readonly request: FastifyRequest<{ Params: IdParams }>) {
-    this.#socket = new JsonSocket(gateway, raw)
+  readonly #socket: JsonSocket
+
+  constructor(private readonly gateway: GatewayContext, socket: JsonSocket, private readonly request: FastifyRequest<{ Params: IdParams }>) {
+    this.#socket = socket
     this.#id = request.params.id
   }
 
@@ -73,7 +79,7 @@ class ContainerSession {
     const id = asId<ExecutionId>(this.#id)
     try {
       for await (const event of this.gateway.executor.subscribe(id, reach(this.request.identity), { signal: this.#socket.signal })) {
-        await this.#socket.send(messageOf(event, id))
+        await this.#socket.send(event.type === 'end' && this.#instance() !== null ? commandEnd(event.result) : messageOf(event, id)) // I3
       }
     } catch (thrown) {
       if (this.#socket.signal.aborted || isFaasError(thrown, 'execution/not-found')) return
@@ -124,7 +130,7 @@ class ContainerSession {
         if (event.type === 'stdout' || event.type === 'stderr') await this.#socket.send(messageOf(event, id))
       },
     })
-    await this.#socket.send(exitMessage(result))
+    await this.#socket.send(commandEnd(result))
   }
 
   /** As the original words it: upper-case status and the booleans of `docker inspect`. */
@@ -168,6 +174,11 @@ class ContainerSession {
       throw thrown
     }
   }
+}
+
+function commandEnd(result: ExecutionResult): ServerMessage {
+  const { type: _type, ...data } = exitMessage(result)
+  return { type: 'custom', name: 'command_end', data }
 }
 
 function dockerState(state: string): string {

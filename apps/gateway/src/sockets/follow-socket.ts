@@ -7,10 +7,11 @@ import type { WebSocket } from '@fastify/websocket'
 import type { FastifyRequest } from 'fastify'
 import { reach } from '../access/identity.js'
 import type { GatewayContext } from '../context.js'
-import { JsonSocket } from './json-socket.js'
+import { openJsonSocket } from './json-socket.js'
 
 export async function followSocket(gateway: GatewayContext, raw: WebSocket, request: FastifyRequest, wanted: { readonly id: string; readonly fromSeq: number }): Promise<void> {
-  const socket = new JsonSocket(gateway, raw)
+  const socket = openJsonSocket(gateway, raw)
+  if (socket === null) return
   try {
     const events = gateway.executor.subscribe(asId<ExecutionId>(wanted.id), reach(request.identity), { fromSeq: wanted.fromSeq, signal: socket.signal })
     for await (const event of events) if (event.seq >= wanted.fromSeq) await socket.send(messageOf(event, wanted.id))

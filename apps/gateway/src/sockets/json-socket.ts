@@ -3,6 +3,7 @@
  *
  * I1. A client that does not read slows the source: `send` waits while the socket's buffer is full.
  * I2. A client that answers no ping for two heartbeats is cut off.
+ * I3. No more sockets and event streams are open than the configuration allows.
  */
 import { FaasError } from '@faas-platform/core'
 import type { ServerMessage } from '@faas-platform/protocol'
@@ -12,6 +13,17 @@ import { errorOf } from '../errors.js'
 
 const HEARTBEAT_MS = 15_000
 const BUFFER_BYTES_MAX = 1024 * 1024
+
+/** Tells the client and closes when there are too many (I3). @returns null then */
+export function openJsonSocket(gateway: GatewayContext, raw: WebSocket): JsonSocket | null {
+  const isFull = gateway.counters.streams >= gateway.config.streamsMax
+  const socket = new JsonSocket(gateway, raw)
+  if (!isFull) return socket
+  const refusal = new FaasError('admission/queue-full', { message: 'Too many event streams are open.', details: { retryAfterMs: 1000 } })
+  socket.error(refusal).catch((error: unknown) => gateway.log.debug({ err: error }, 'refusal not sent'))
+  socket.close(1013, 'too many streams')
+  return null
+}
 
 export class JsonSocket {
   readonly #closed = new AbortController()
@@ -64,8 +76,8 @@ export class JsonSocket {
     })
   }
 
-  /** 1000 normal, 1008 refused, 1011 failed. */
-  close(code: 1000 | 1008 | 1011, reason: string): void {
+  /** 1000 normal, 1008 refused, 1011 failed, 1013 try again later. */
+  close(code: 1000 | 1008 | 1011 | 1013, reason: string): void {
     this.socket.close(code, reason.slice(0, 120))
   }
 
