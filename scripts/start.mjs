@@ -16,6 +16,7 @@ import { REPO_ROOT } from './bootstrap/paths.mjs'
 import { BootstrapError } from './bootstrap/process.mjs'
 import { progress } from './bootstrap/progress.mjs'
 
+const PARENT_LOOK_MS = 1000
 const MAIN = join(REPO_ROOT, 'apps/cli/dist/main.js')
 const args = process.argv.slice(2)
 const gatewayArgs = args.filter((arg) => arg !== '--no-docker')
@@ -24,6 +25,13 @@ let prepared
 let gateway
 let stopping = false
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, stop)
+// npm hands no signal on: where it alone was ended, this script and the gateway would live on unseen.
+if (process.env.npm_lifecycle_event === 'start') {
+  const npm = process.ppid
+  setInterval(() => {
+    if (process.ppid !== npm && !stopping) stop()
+  }, PARENT_LOOK_MS).unref()
+}
 
 try {
   prepared = await prepare({ images: ['base'], docker: !args.includes('--no-docker'), required: false })
