@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { createServer } from 'node:net'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { within } from '@faas-platform/testkit'
+import { eventually, within } from '@faas-platform/testkit'
 
 export const REPO_ROOT = fileURLToPath(new URL('../../', import.meta.url))
 const FAAS = path.join(REPO_ROOT, 'apps/cli/dist/main.js')
@@ -29,6 +29,8 @@ export interface GatewayProcess extends AsyncDisposable {
   readonly dataDir: string
   /** The last of what it logged, for failure messages. */
   readonly log: () => string
+  /** Lines that it logged as errors. */
+  readonly errors: readonly string[]
   /** Exit code; null when a signal ended it. */
   readonly exited: Promise<number | null>
   /** Sends the signal and waits for the end. */
@@ -69,11 +71,13 @@ export async function spawnGateway(options: GatewayOptions): Promise<{ readonly 
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   let log = ''
+  const errors: string[] = []
   let told = (): void => undefined
   const serving = new Promise<void>((resolve) => (told = resolve))
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', (text: string) => {
       log = (log + text).slice(-LOG_CHARS_KEPT)
+      errors.push(...text.split('\n').filter((line) => /"level":[56]0,/.test(line)))
       if (stream === child.stdout && text.includes('Serving on ')) told()
     })
   }
@@ -84,6 +88,7 @@ export async function spawnGateway(options: GatewayOptions): Promise<{ readonly 
     pid: child.pid ?? -1,
     dataDir: options.dataDir,
     log: () => log,
+    errors,
     exited,
     kill: (signal) => end(child, exited, signal),
     signal: (signal) => void child.kill(signal),
@@ -102,4 +107,13 @@ async function end(child: ChildProcess, exited: Promise<unknown>, signal: NodeJS
     await exited
     throw error
   }
+}
+
+/** Resolves when the images that were built for this host are all in: a gateway serves while it still imports. */
+export async function imagesImported(gateway: GatewayProcess, references: readonly string[] = ['faas/base:latest', 'faas/node:20', 'faas/python:3.11']): Promise<void> {
+  await eventually(async () => {
+    const images = (await (await fetch(`${gateway.url}/api/v1/images`)).json()) as readonly { readonly store: string; readonly reference: string }[]
+    const stores = [...new Set(images.map(({ store }) => store))]
+    return stores.length > 0 && stores.every((store) => references.every((reference) => images.some((image) => image.store === store && image.reference.endsWith(reference))))
+  }, { deadlineMs: START_MS_MAX, everyMs: 100, what: 'the built images to be imported' })
 }
