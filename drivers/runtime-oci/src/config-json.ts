@@ -46,6 +46,7 @@ export interface ConfigOptions {
   /** Path of the user namespace that owns the network namespace; null: the runtime makes one when ids are mapped. */
   readonly usernsPath: string | null
   readonly seccomp: boolean
+  readonly swapLimited: boolean
   readonly rootPath: string
 }
 
@@ -90,7 +91,8 @@ export function runtimeConfig(spec: SandboxSpec, options: ConfigOptions): Runtim
             cgroupsPath: options.cgroupsPath,
             resources: {
               devices: [{ allow: false, access: 'rwm' }],
-              memory: { limit: limits.memoryBytes },
+              // As much of both together as of memory alone: no swap.
+              memory: { limit: limits.memoryBytes, ...(options.swapLimited ? { swap: limits.memoryBytes } : {}) },
               cpu: { quota: Math.max(1000, Math.round(limits.cpuCores * CPU_PERIOD_US)), period: CPU_PERIOD_US },
               pids: { limit: limits.pidsMax },
             },

@@ -109,7 +109,7 @@ describe.each(['runc', 'crun', 'gvisor'] as const)('the driver of %s', (name) =>
   it('refuses a second sandbox of the same id and ids that are no file names', async () => {
     const sandbox = await make()
     await expect(parts.driver.create(sandbox.spec, { signal: never })).rejects.toMatchObject({ code: 'sandbox/create-failed' })
-    for (const id of ['../up', 'a/b', '', '.', 'launch', 'x'.repeat(65)]) {
+    for (const id of ['../up', 'a/b', '', '.', 'x'.repeat(65)]) {
       await expect(parts.driver.create({ ...spec(), id: asId<SandboxId>(id) }, { signal: never })).rejects.toMatchObject({ code: 'sandbox/create-failed' })
     }
     expect(await run(sandbox, 'echo unharmed')).toBe('unharmed\n')

@@ -10,7 +10,7 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import {
   asId, Cleanup, FaasError, MIB, Stopwatch, isFaasError, systemClock, type Clock, type ImageDigest, type ImageStore, type LogSink, type ProbeReport,
-  type ReclaimReport, type ResolvedImage, type RuntimeDriver, type RuntimeFeatures, type Sandbox, type SandboxId, type SandboxSpec,
+  type ReclaimReport, type ResolvedImage, type RuntimeDriver, type RuntimeFeatures, type Sandbox, type SandboxId, type SandboxSpec, type TimeBudget,
 } from '@faas-platform/core'
 import type { AgentClient } from '@faas-platform/agent-client'
 import { CgroupHost, dataDirId, type EgressNetwork, type EgressNetworks, type HostKit, HostKitError, type Step } from '@faas-platform/host'
@@ -58,10 +58,15 @@ interface Launched {
   readonly ok: true
   readonly pid: number
   readonly pipes: readonly number[]
+  /** Directories, files and groups made before. */
+  readonly filesUs: number
+  /** Fork, mount namespace and overlay, up to the runtime's own exec. */
   readonly forkUs: number
   readonly runtimeUs: number
   readonly readyUs: number
 }
+/** As the helper answers. */
+type LaunchAnswer = Omit<Launched, 'filesUs'> | NotLaunched
 interface NotLaunched {
   readonly ok: false
   readonly kind: 'timeout' | 'runtime' | 'agent'
@@ -228,18 +233,18 @@ export class OciDriver implements RuntimeDriver {
     const layers = join(dataDir, 'layers')
     for (const dir of [this.#owner.sandboxesDir, this.#owner.retainedDir, layers]) await mkdir(dir, { recursive: true, mode: 0o711 })
     const agentLayer = await ensureAgentLayer(layers, hostkit, { agentPath, keepTmpOnDisk: this.name === 'gvisor' })
+    await hostkit.enterGroup([this.#cgroups.processDirectory(this.#owner.rootCgroup)], this.#cgroups.ownProcessDirectory())
     const userns = this.#idBase === null ? null : Number(await hostkit.call('userns', this.#idBase, IDS_PER_SANDBOX))
     return { generation: hostkit.generation, agentLayer, userns }
   }
 
   /** Groups that all sandboxes of this driver share. A reclaim may have taken them away, so each creation makes sure. */
   #sharedGroups(): Step[] {
-    const { rootCgroup, cgroup, launchCgroup } = this.#owner
+    const { rootCgroup, cgroup } = this.#owner
     const cgroups = this.#cgroups
     const dirsOf = (group: string): readonly string[] => (this.#kind.cgroups === 'driver' ? cgroups.ownDirectories(group) : [cgroups.processDirectory(group)])
     return [
       ...[rootCgroup, cgroup].flatMap((group) => dirsOf(group)).map((dir): Step => ['mkdir', dir, '755']),
-      ['mkdir', cgroups.processDirectory(launchCgroup), '755'],
       ...['', rootCgroup, cgroup].flatMap((group) => cgroups.delegate(group)).map(([file, value]): Step => ['control', file, value]),
     ]
   }
@@ -253,7 +258,7 @@ export class OciDriver implements RuntimeDriver {
     const network = await this.#network(spec)
     if (network !== null) cleanup.add(() => network.release())
     const slot = await this.#starts.take(signal)
-    watch.lap('wait')
+    watch.lap('queue')
     const paths = sandboxPaths(this.#owner, spec.id)
     cleanup.add(() => teardown({ id: spec.id, paths, hostkit, cgroups: this.#cgroups, log }))
     let launched: Launched
@@ -280,7 +285,7 @@ export class OciDriver implements RuntimeDriver {
       hostkitPath: this.#options.hostkitPath,
       cgroups: this.#cgroups,
       log,
-      timeBudget: watch.budget(),
+      timeBudget: phases(watch.budget(), launched),
       commandsVisible: this.#kind.kernelShared,
       release: async () => {
         this.#live.delete(spec.id)
@@ -310,9 +315,10 @@ export class OciDriver implements RuntimeDriver {
       netnsPath: network?.netnsPath ?? null,
       usernsPath: network?.usernsPath ?? null,
       seccomp: kind.kernelShared,
+      swapLimited: this.#cgroups.swapLimited,
       rootPath: paths.rootfs,
     })
-    const enter = kind.cgroups === 'driver' ? this.#cgroups.ownDirectories(paths.cgroup) : [this.#cgroups.processDirectory(this.#owner.launchCgroup)]
+    const enter = kind.cgroups === 'driver' ? this.#cgroups.ownDirectories(paths.cgroup) : []
     const argv = kind.run({ path: runtimePath, state: paths.state, log: paths.log, bundle: paths.bundle, pidFile: paths.pidFile, id: spec.id, network: spec.network.mode })
     const steps: Step[] = [
       ...this.#sharedGroups(),
@@ -324,8 +330,8 @@ export class OciDriver implements RuntimeDriver {
       ...(network === null ? [] : [['write', join(paths.identity, 'etc/resolv.conf'), '644', network.resolvConf] as Step]),
       ['write', paths.config, '600', JSON.stringify(config)],
     ]
+    for (const dir of enter) steps.push(['mkdir', dir, '755'])
     if (kind.cgroups === 'driver') {
-      for (const dir of enter) steps.push(['mkdir', dir, '755'])
       for (const [file, value] of this.#cgroups.limits(paths.cgroup, spec.limits)) steps.push(['control', file, value])
     }
     steps.push(guardStep(spec.id, paths, this.#cgroups, spec.limits.writableBytesMax))
@@ -346,8 +352,8 @@ export class OciDriver implements RuntimeDriver {
       `timeout=${parts.timeoutMs}`,
     ])
     const results = await hostkit.run(steps)
-    const outcome = JSON.parse(results.at(-1)?.text ?? '') as Launched | NotLaunched
-    if (outcome.ok) return outcome
+    const outcome = JSON.parse(results.at(-1)?.text ?? '') as LaunchAnswer
+    if (outcome.ok) return { ...outcome, filesUs: results.slice(0, -1).reduce((sum, { micros }) => sum + micros, 0) }
     throw new FaasError(outcome.kind === 'timeout' ? 'sandbox/create-timeout' : 'sandbox/create-failed', {
       message: outcome.message,
       cause: new Error(outcome.log),
@@ -365,6 +371,13 @@ export class OciDriver implements RuntimeDriver {
       await hostkit.run([['close', toAgent], ['close', fromAgent]])
     }
   }
+}
+
+/** The one round trip to the helper, opened up: what it spent itself, and the rest on the way there and back. */
+function phases({ start = 0, connect = 0, ...before }: TimeBudget, { filesUs, forkUs, runtimeUs, readyUs }: Launched): TimeBudget {
+  const [files, mount, runtime, agent] = [filesUs, forkUs, runtimeUs, readyUs].map((us) => us / 1000) as [number, number, number, number]
+  const helper = Math.max(0, Math.round((start - files - mount - runtime - agent) * 1000) / 1000)
+  return { ...before, files, mount, runtime, agent, helper, connect }
 }
 
 /** What the probe runs: nothing but the agent. */

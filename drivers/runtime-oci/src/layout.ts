@@ -11,8 +11,6 @@ export interface OwnerPaths {
   readonly rootCgroup: string
   /** Parent group of all sandboxes of this driver, as `cgroupsPath` names it. */
   readonly cgroup: string
-  /** Group of the runtime's own short-lived processes. */
-  readonly launchCgroup: string
 }
 
 export interface SandboxPaths {
@@ -34,14 +32,12 @@ export interface SandboxPaths {
 
 export function ownerPaths(dataDir: string, ownerId: string, runtime: RuntimeName): OwnerPaths {
   const rootCgroup = `/faas-${ownerId}`
-  const cgroup = `${rootCgroup}/${runtime}`
   return {
     runtime,
     sandboxesDir: join(dataDir, 'sandboxes'),
     retainedDir: join(dataDir, 'retained'),
     rootCgroup,
-    cgroup,
-    launchCgroup: `${cgroup}/launch`,
+    cgroup: `${rootCgroup}/${runtime}`,
   }
 }
 
@@ -78,5 +74,5 @@ export function sandboxOfDirectory(owner: OwnerPaths, name: string): SandboxId |
 
 /** Ids become file and cgroup names; whatever they are elsewhere, here they must be plain. */
 export function isPlainId(id: string): boolean {
-  return /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/.test(id) && id !== 'launch'
+  return /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/.test(id)
 }

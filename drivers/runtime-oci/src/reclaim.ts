@@ -1,8 +1,8 @@
 /** Frees what a killed process left: found by name, whatever state it was in. */
 import { readdir, readFile } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { join } from 'node:path'
 import { asId, type LogSink, type ReclaimReport, type SandboxId } from '@faas-platform/core'
-import type { CgroupHost, EgressNetworks, HostKit } from '@faas-platform/host'
+import { LAUNCH_PREFIX, type CgroupHost, type EgressNetworks, type HostKit } from '@faas-platform/host'
 import { directoryName, sandboxOfDirectory, sandboxPaths, type OwnerPaths } from './layout.js'
 import { teardown } from './teardown.js'
 
@@ -23,7 +23,7 @@ const AT_ONCE = 8
 export async function reclaimAll(options: ReclaimOptions): Promise<ReclaimReport> {
   const { owner, cgroups, hostkit, keep, log } = options
   // A runtime that was started a moment before the kill would otherwise go on to make a sandbox behind our back.
-  const launching = Number(await hostkit.call('cgroup-kill', KILL_DEADLINE_MS, cgroups.processDirectory(owner.launchCgroup)))
+  const launching = await endLaunches(options)
   const spared = (id: SandboxId): boolean => keep.has(id)
   const directories = (await sandboxesIn(owner.sandboxesDir, owner)).filter((id) => !spared(id))
   const groups = new Set<SandboxId>()
@@ -31,7 +31,7 @@ export async function reclaimAll(options: ReclaimOptions): Promise<ReclaimReport
   for (const parent of cgroups.directories(owner.cgroup)) {
     for (const name of await subdirectories(parent)) {
       const id = asId<SandboxId>(name)
-      if (name === basename(owner.launchCgroup) || spared(id)) continue
+      if (spared(id)) continue
       groups.add(id)
       cgroupDirs++
     }
@@ -59,10 +59,19 @@ export async function reclaimAll(options: ReclaimOptions): Promise<ReclaimReport
   return report
 }
 
+/** Ends what older helpers had started and removes their groups. Ours is left alone. */
+async function endLaunches({ owner, cgroups, hostkit }: ReclaimOptions): Promise<number> {
+  const parent = cgroups.processDirectory(owner.rootCgroup)
+  const dirs = (await subdirectories(parent)).filter((name) => name.startsWith(LAUNCH_PREFIX)).map((name) => join(parent, name)).filter((dir) => dir !== hostkit.group)
+  if (dirs.length === 0) return 0
+  const [killed] = await hostkit.run([['cgroup-kill', KILL_DEADLINE_MS, ...dirs], ['cgroup-remove', KILL_DEADLINE_MS, ...dirs]])
+  return Number(killed?.text ?? 0)
+}
+
 /** Groups without sandboxes: those of this driver, then the one above when no other driver uses it. */
 export async function removeSharedGroups(options: Pick<ReclaimOptions, 'owner' | 'cgroups' | 'hostkit'>): Promise<void> {
   const { owner, cgroups, hostkit } = options
-  const dirs = [owner.launchCgroup, owner.cgroup, owner.rootCgroup].flatMap((group) => cgroups.directories(group))
+  const dirs = [owner.cgroup, owner.rootCgroup].flatMap((group) => cgroups.directories(group))
   await hostkit.run(dirs.map((dir) => ['rmdir', dir] as const))
 }
 

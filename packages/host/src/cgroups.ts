@@ -3,7 +3,7 @@
  *
  * A group is named by its path from the root, as OCI's `cgroupsPath`: `/faas-1a2b3c4d/runc/<sandbox>`.
  */
-import { readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
@@ -31,10 +31,14 @@ export abstract class CgroupHost {
   abstract readonly version: 1 | 2
   /** The mount of v2 beside v1, if there is one: not every runtime copes with both. */
   abstract readonly unifiedBeside: string | null
+  /** Can memory and swap be limited together? Otherwise a guest may go on in the host's swap. */
+  abstract readonly swapLimited: boolean
   /** Every directory that a runtime makes for one group. */
   abstract directories(group: string): readonly string[]
   /** Directories that are enough to limit, measure and freeze processes, for groups that we make ourselves. */
   abstract ownDirectories(group: string): readonly string[]
+  /** The directory in the same hierarchy as `processDirectory` that this process is in. */
+  abstract ownProcessDirectory(): string
   /** The directory that holds all processes of a group and can be killed or frozen as a whole. */
   abstract processDirectory(group: string): string
   abstract limits(group: string, limits: CgroupLimits): Writes
@@ -78,6 +82,7 @@ class CgroupV1 extends CgroupHost {
   readonly version = 1
   readonly description: string
   readonly unifiedBeside: string | null
+  readonly swapLimited: boolean
   readonly #mounts: ReadonlyMap<string, string>
   readonly #unified: string | undefined
 
@@ -86,6 +91,7 @@ class CgroupV1 extends CgroupHost {
     this.#mounts = mounts
     this.#unified = unified
     this.unifiedBeside = unified ?? null
+    this.swapLimited = existsSync(join(mounts.get('memory') ?? '', 'memory.memsw.limit_in_bytes'))
     this.description = `cgroup v1 (${[...mounts.keys()].join(', ')})${unified === undefined ? '' : ' with a unified hierarchy beside it'}`
   }
 
@@ -108,9 +114,17 @@ class CgroupV1 extends CgroupHost {
     return this.#file('freezer', group, '')
   }
 
+  ownProcessDirectory(): string {
+    return this.processDirectory(groupOfSelf((controllers) => controllers.split(',').includes('freezer')))
+  }
+
   limits(group: string, limits: CgroupLimits): Writes {
+    const swap = this.#file('memory', group, 'memory.memsw.limit_in_bytes')
     return [
+      // The sum of both may never be below the first, whichever way the limit moves.
+      ...(this.swapLimited ? [[swap, '-1'] as const] : []),
       [this.#file('memory', group, 'memory.limit_in_bytes'), String(limits.memoryBytes)],
+      ...(this.swapLimited ? [[swap, String(limits.memoryBytes)] as const] : []),
       [this.#file('cpu', group, 'cpu.cfs_period_us'), String(CPU_PERIOD_US)],
       [this.#file('cpu', group, 'cpu.cfs_quota_us'), String(Math.max(1000, Math.round(limits.cpuCores * CPU_PERIOD_US)))],
       [this.#file('pids', group, 'pids.max'), String(limits.pidsMax)],
@@ -152,12 +166,15 @@ class CgroupV1 extends CgroupHost {
 class CgroupV2 extends CgroupHost {
   readonly version = 2
   readonly unifiedBeside = null
+  readonly swapLimited: boolean
   readonly description = 'cgroup v2'
   readonly #root: string
 
   constructor(root: string) {
     super()
     this.#root = root
+    // The root group has no limits of its own; any other has the file when the kernel counts swap.
+    this.swapLimited = existsSync(root) && readdirSync(root, { withFileTypes: true }).some((entry) => entry.isDirectory() && existsSync(join(root, entry.name, 'memory.swap.max')))
   }
 
   directories(group: string): readonly string[] {
@@ -172,10 +189,15 @@ class CgroupV2 extends CgroupHost {
     return join(this.#root, group)
   }
 
+  ownProcessDirectory(): string {
+    return this.processDirectory(groupOfSelf((controllers) => controllers === ''))
+  }
+
   limits(group: string, limits: CgroupLimits): Writes {
     const at = (file: string): string => join(this.#root, group, file)
     return [
       [at('memory.max'), String(limits.memoryBytes)],
+      ...(this.swapLimited ? [[at('memory.swap.max'), '0'] as const] : []),
       [at('cpu.max'), `${Math.max(1000, Math.round(limits.cpuCores * CPU_PERIOD_US))} ${CPU_PERIOD_US}`],
       [at('pids.max'), String(limits.pidsMax)],
     ]
@@ -212,6 +234,14 @@ class CgroupV2 extends CgroupHost {
   oomKills(group: string): number {
     return counter(join(this.#root, group, 'memory.events'), 'oom_kill')
   }
+}
+
+function groupOfSelf(matches: (controllers: string) => boolean): string {
+  for (const line of readFileSync('/proc/self/cgroup', 'utf8').split('\n')) {
+    const [, controllers, ...path] = line.split(':')
+    if (controllers !== undefined && matches(controllers)) return path.join(':')
+  }
+  return '/'
 }
 
 /** A `name value` line of a control file; 0 when the group is gone. */
