@@ -15,7 +15,8 @@ export async function showHello(url, { apiKey, problems }) {
   const lines = [``, `  gateway   ${url}`]
   const first = await execute(url, { command: COMMAND }, apiKey)
   if (first.status !== 200) {
-    lines.push(`  hello     HTTP ${first.status}: ${JSON.stringify(first.body)}`)
+    const { message, hint } = first.body?.error ?? {}
+    lines.push(`  hello     HTTP ${first.status}: ${message ?? JSON.stringify(first.body)}`, ...(hint ? [`            ${hint}`] : []))
   } else {
     const { stdout, exit_code: exitCode, runtime, time_budget_ms: budget } = first.body
     lines.push(`  hello     ${JSON.stringify(stdout)} exit ${exitCode}${runtime ? ` on ${runtime}` : ''}, ${first.ms.toFixed(0)} ms over HTTP`)

@@ -60,11 +60,11 @@ describe('hello', () => {
     expect(output()).toContain(`curl -s ${url}/api/v1/execute`)
   })
 
-  it('shows an error as it is', async () => {
-    const { url } = await serve({ status: 503, body: { error: { code: 'runtime/unavailable' } } })
+  it('shows an error with what helps', async () => {
+    const { url } = await serve({ status: 503, body: { error: { code: 'runtime/none-available', message: 'No runtime.', hint: 'runc: needs root.' } } })
     const output = captureOutput()
     await showHello(url, { problems: [] })
-    expect(output()).toContain('HTTP 503: {"error":{"code":"runtime/unavailable"}}')
+    expect(output()).toMatch(/HTTP 503: No runtime\.\n +runc: needs root\./)
   })
 
   it('lists the phases of a time budget, the longest first', () => {
