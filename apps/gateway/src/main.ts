@@ -10,13 +10,14 @@ import type { ImageStore, Ledger, LogSink, RuntimeDriver } from '@faas-platform/
 import { Cleanup, silentLog, systemClock, systemIds, toFaasError } from '@faas-platform/core'
 import type { RuntimeStatus } from '@faas-platform/executor'
 import { Executor, probeDriver } from '@faas-platform/executor'
-import { dataDirId, EgressNetworks, HostKit } from '@faas-platform/host'
-import { OciImageStore } from '@faas-platform/image-store-oci'
+import { dataDirId, EgressNetworks, HostKit, RegistryGuard } from '@faas-platform/host'
+import { dockerConfigCredentials, OciImageStore } from '@faas-platform/image-store-oci'
 import { FsLogStore, openLedger } from '@faas-platform/ledger-sqlite'
 import { DockerDriver } from '@faas-platform/runtime-docker'
 import type { OciRuntimeName } from '@faas-platform/runtime-oci'
 import { createOciDriver } from '@faas-platform/runtime-oci'
 import { pino } from 'pino'
+import { areKeysDemanded } from './access/origin.js'
 import { executorConfig } from './executor-config.js'
 import { LocalImages } from './local-images.js'
 import { serve, StopSignals } from './serve.js'
@@ -26,6 +27,8 @@ export const VERSION = '0.1.0'
 /** sysexits: a wrong setting, and everything else that ends the start. */
 const EXIT_CONFIG = 78
 const EXIT_FAILED = 1
+/** For a credential helper to answer. */
+const CREDENTIALS_MS_MAX = 10_000
 /** Binary of each runtime without an engine. */
 const BINARIES = { runc: 'runc', crun: 'crun', gvisor: 'runsc' } as const satisfies Record<OciRuntimeName, string>
 
@@ -131,6 +134,9 @@ function makeDrivers(config: Config, dataDir: string, log: LogSink, cleanup: Cle
   const agentPath = builtBinary(tools, 'faas-agent')
   const hostkitPath = builtBinary(tools, 'faas-hostkit')
   const nftPath = runtimeBinary(bin, 'nft')
+  const guard = new RegistryGuard(config.privateRegistries.length === 0 && !areKeysDemanded(config) ? ['*'] : config.privateRegistries)
+  const checkRegistry = (host: string): Promise<void> => guard.check(host)
+  const credentials = config.registryAuthFile === null ? undefined : dockerConfigCredentials(config.registryAuthFile)
   const drivers: RuntimeDriver[] = []
   const stores = new Map<string, ImageStore>()
   const hostkit = cleanup.use(new HostKit({ path: hostkitPath, log, lockPath: join(dataDir, 'run', 'hostkit.lock') }))
@@ -139,14 +145,17 @@ function makeDrivers(config: Config, dataDir: string, log: LogSink, cleanup: Cle
     if (name === 'docker') {
       const driver = cleanup.use(new DockerDriver({
         socketPath: config.dockerSocket, dataDir, dataDirId: dataDirId(dataDir), agentPath, clock: systemClock, ids: systemIds, log,
-        ...(existsSync(hostkitPath) && { hostkit }), ...(existsSync(nftPath) && { nftPath }),
+        ...(existsSync(hostkitPath) && { hostkit }), ...(existsSync(nftPath) && { nftPath }), checkRegistry,
+        ...(credentials !== undefined && { credentials: (registry: string) => credentials(registry, AbortSignal.timeout(CREDENTIALS_MS_MAX)) }),
       }))
       drivers.push(driver)
       stores.set('docker', driver.images)
     } else if (name in BINARIES) {
       const ociName = name as OciRuntimeName
       const known = stores.get('oci')
-      const images = known instanceof OciImageStore ? known : cleanup.use(new OciImageStore({ dir: join(dataDir, 'images'), hostkitPath, log }))
+      const images = known instanceof OciImageStore ? known : cleanup.use(new OciImageStore({
+        dir: join(dataDir, 'images'), hostkitPath, log, registry: { checkHost: checkRegistry, ...(credentials !== undefined && { credentials }) },
+      }))
       stores.set('oci', images)
       drivers.push(cleanup.use(createOciDriver({
         name: ociName, runtimePath: runtimeBinary(bin, BINARIES[ociName]), dataDir, images, hostkit, hostkitPath, agentPath, log, ...(egress !== undefined && { egress }),

@@ -57,6 +57,8 @@ export interface DockerDriverOptions {
    * 23 need it where guests are hostile: their own profile lets io_uring and vsock through.
    */
   readonly seccompProfile?: object
+  /** Whether the engine may be told to pull from a registry. Default: every one. @throws FaasError `image/registry-refused` */
+  readonly checkRegistry?: (registry: string) => Promise<void>
   readonly credentials?: (registry: string) => Promise<RegistryCredentials | undefined>
   readonly clock: Clock
   readonly ids: Ids
@@ -109,6 +111,7 @@ export class DockerDriver implements RuntimeDriver {
       temporaryDir: path.join(options.dataDir, 'docker', 'tmp'),
       archiveBytesMax: ARCHIVE_BYTES_MAX,
       credentials: options.credentials ?? (() => Promise.resolve(undefined)),
+      checkRegistry: options.checkRegistry ?? (async () => {}),
     })
   }
 

@@ -29,6 +29,7 @@ beforeAll(async () => {
     temporaryDir: path.join(dir.path, 'tmp'),
     archiveBytesMax: 1024 ** 3,
     credentials: () => Promise.resolve(undefined),
+    checkRegistry: async () => {},
   })
 })
 

@@ -30,10 +30,7 @@ const PULL_IDLE_MS_MAX = 120_000
 const LOAD_DEADLINE_MS = 600_000
 const REMOVE_DEADLINE_MS = 120_000
 
-export interface RegistryCredentials {
-  readonly username: string
-  readonly password: string
-}
+export type RegistryCredentials = { readonly username: string; readonly password: string } | { readonly identityToken: string }
 
 export interface DockerImagesOptions {
   readonly client: EngineClient
@@ -43,6 +40,8 @@ export interface DockerImagesOptions {
   readonly temporaryDir: string
   readonly archiveBytesMax: number
   readonly credentials: (registry: string) => Promise<RegistryCredentials | undefined>
+  /** The engine connects by itself: its redirects are not seen here. @throws FaasError `image/registry-refused` */
+  readonly checkRegistry: (registry: string) => Promise<void>
 }
 
 export class DockerImages implements ImageStore {
@@ -196,6 +195,7 @@ export class DockerImages implements ImageStore {
   async #pull(wanted: ImageReference, options: ImageResolveOptions): Promise<void> {
     const { signal, onProgress } = options
     await this.#options.engine(signal)
+    await this.#options.checkRegistry(wanted.registry)
     const credentials = await this.#options.credentials(wanted.registry)
     const headers = credentials === undefined ? {} : { 'X-Registry-Auth': registryAuth(wanted.registry, credentials) }
     try {
@@ -339,7 +339,8 @@ function pullError(thrown: unknown, wanted: ImageReference, hadCredentials: bool
 function registryAuth(registry: string, credentials: RegistryCredentials): string {
   const serveraddress = registry === 'docker.io' ? 'https://index.docker.io/v1/' : registry
   // Padded, unlike Node's own base64url: the engine decodes strictly, and drops what it can not read without a word.
-  return Buffer.from(JSON.stringify({ ...credentials, serveraddress })).toString('base64').replaceAll('+', '-').replaceAll('/', '_')
+  const login = 'identityToken' in credentials ? { identitytoken: credentials.identityToken } : credentials
+  return Buffer.from(JSON.stringify({ ...login, serveraddress })).toString('base64').replaceAll('+', '-').replaceAll('/', '_')
 }
 
 function imageId(image: Shape): ImageDigest {

@@ -76,6 +76,14 @@ export const SETTINGS = {
     section: 'runtimes', env: 'FAAS_DEFAULT_NETWORK', choices: ['none', 'egress'], default: 'none',
     doc: 'Network policy of a request that names none. `egress` is outbound only, without private ranges, host loopback and metadata addresses.',
   }),
+  privateRegistries: listSetting({
+    section: 'runtimes', env: 'FAAS_PRIVATE_REGISTRIES', default: [],
+    doc: 'Registries (`host` or `host:port`) that images may be pulled from although they are on this host or a private network; `*` for all. Empty: all where no API keys are demanded, none where they are.',
+  }),
+  registryAuthFile: optionalTextSetting({
+    section: 'runtimes', env: 'FAAS_REGISTRY_AUTH_FILE', default: null,
+    doc: 'Credentials for registries, in the form of Docker’s `config.json`. Every caller may then run what they open.',
+  }),
   dockerSocket: textSetting({ section: 'runtimes', env: 'FAAS_DOCKER_SOCKET', default: '/var/run/docker.sock', doc: 'Socket of the Docker Engine API.' }),
   toolsDir: optionalTextSetting({
     section: 'runtimes', env: 'FAAS_TOOLS_DIR', default: null, defaultDoc: '`.tools` of the checkout',

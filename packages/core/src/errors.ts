@@ -68,6 +68,7 @@ export const ERROR_CODES = {
   'image/not-found': { kind: 'not_found', doc: 'The image is neither stored here nor known to its registry.' },
   'image/pull-failed': { kind: 'upstream_failed', retryable: true, doc: 'The registry could not be reached or refused the pull.' },
   'image/unauthorized': { kind: 'permission_denied', doc: 'The registry demands credentials that it was not given or did not accept.' },
+  'image/registry-refused': { kind: 'permission_denied', doc: 'The image name points to a registry on this host or a private network that the gateway was not told to trust.' },
   'image/digest-mismatch': { kind: 'upstream_failed', doc: 'Content from the registry or archive does not have the digest it was announced with.' },
   'image/invalid': { kind: 'invalid_argument', doc: 'The image is malformed or holds content that is refused (device nodes, path traversal, unsupported media type).' },
   'image/platform-mismatch': { kind: 'not_found', doc: 'The image has no variant for the platform of this host.' },

@@ -129,6 +129,6 @@ function basicHeader(credentials: RegistryCredentials): string {
 export function unauthorized(registry: string, hadCredentials: boolean): FaasError {
   return new FaasError('image/unauthorized', {
     message: hadCredentials ? `The registry ${registry} did not accept the credentials it was given.` : `The registry ${registry} demands credentials, or the image does not exist there.`,
-    hint: 'Check the name, and log in with `docker login` or configure credentials for this registry.',
+    hint: 'Check the name. Credentials come from the file that FAAS_REGISTRY_AUTH_FILE names; `docker login` writes one.',
   })
 }

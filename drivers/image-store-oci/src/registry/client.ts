@@ -15,6 +15,8 @@ export interface RegistryOptions {
   readonly credentials?: CredentialSource
   /** `host[:port]` of registries to speak plain http to, beside those on loopback. */
   readonly insecureRegistries?: readonly string[]
+  /** Whether a host may be connected to at all. Default: every one. @throws FaasError `image/registry-refused` */
+  readonly checkHost?: (host: string) => Promise<void>
   /** Registry → base addresses asked before it, in order. */
   readonly mirrors?: Readonly<Record<string, readonly string[]>>
   /** Attempts in a row that bring no byte before a download is given up. Default 5. */
@@ -46,7 +48,7 @@ export class RegistryClient {
   readonly #attemptsMax: number
 
   constructor(private readonly options: RegistryOptions) {
-    this.#http = { insecureRegistries: new Set(options.insecureRegistries), idleTimeoutMs: options.idleTimeoutMs ?? 30_000 }
+    this.#http = { insecureRegistries: new Set(options.insecureRegistries), idleTimeoutMs: options.idleTimeoutMs ?? 30_000, checkHost: options.checkHost ?? (async () => {}) }
     this.#clock = options.clock ?? systemClock
     this.#attemptsMax = options.attemptsMax ?? 5
     this.#authorizer = new Authorizer({ credentials: options.credentials ?? firstOf(), clock: this.#clock, http: this.#http })

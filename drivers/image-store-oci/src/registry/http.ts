@@ -14,6 +14,8 @@ export interface HttpOptions {
   /** `host[:port]` of registries that may be spoken to without TLS. */
   readonly insecureRegistries: ReadonlySet<string>
   readonly idleTimeoutMs: number
+  /** Asked before every connection, redirects and token services included. @throws FaasError `image/registry-refused` */
+  readonly checkHost: (host: string) => Promise<void>
 }
 
 export interface HttpResponse {
@@ -44,6 +46,7 @@ export async function request(url: URL, init: { readonly method?: 'GET' | 'POST'
   let target = url
   let { headers } = init
   checkScheme(target, undefined, options)
+  await options.checkHost(target.host)
   for (let hop = 0; hop <= REDIRECTS_MAX; hop++) {
     const response = await once(target, { ...init, headers }, signal, options)
     const location = response.headers.get('location')
@@ -52,6 +55,7 @@ export async function request(url: URL, init: { readonly method?: 'GET' | 'POST'
     if (init.method === 'POST') throw pullFailed('A registry answered a request for a token with a redirect, which is not followed.')
     const next = parseLocation(location, target)
     checkScheme(next, target, options)
+    if (next.host !== target.host) await options.checkHost(next.host)
     if (next.origin !== target.origin) headers = withoutAuthorization(headers) // I1
     target = next
   }
