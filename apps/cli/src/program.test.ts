@@ -157,7 +157,7 @@ describe('keys', () => {
     const env = { FAAS_API_KEY: made.key }
     expect((await guarded.faas(['run', 'echo in'], { env })).out).toBe('in\n')
     await guarded.say('keys', 'revoke', made.id)
-    await eventually(async () => (await guarded.faas(['run', 'true'], { env })).code === 77, { timeoutMs: 5000 })
+    await eventually(async () => (await guarded.faas(['run', 'true'], { env })).code === 77, { deadlineMs: 5000 })
   })
 })
 
