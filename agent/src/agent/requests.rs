@@ -152,6 +152,13 @@ impl Server {
             conn.greeted = true;
         }
         if self.quiesced {
+            // The host that quiesced us closed its connection, but the end of it may be behind this greeting
+            // in the queue: let go of its streams now, while that is not yet the loss of a host.
+            let others: Vec<u64> = self.conns.keys().copied().filter(|&id| id != conn).collect();
+            for id in others {
+                let streams = self.conns.get_mut(&id).map(|c| std::mem::take(&mut c.streams));
+                self.release_streams(&streams.unwrap_or_default());
+            }
             self.leave_quiesce();
         }
         let ready = FieldWriter::new()
