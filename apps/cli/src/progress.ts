@@ -31,9 +31,9 @@ export class Progress {
     this.#draw()
   }
 
-  /** Leaves the last state on the screen. */
+  /** Leaves the last state on the screen. Idempotent. */
   end(): void {
-    if (!this.output.json && this.output.streams.err.isTTY === true) this.#draw()
+    if (this.#drawnLines > 0) this.#draw()
     this.#drawnLines = 0
   }
 
