@@ -15,6 +15,8 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
+const PATH_MAX: usize = 4096;
+
 type Handled = Result<(), ProtocolError>;
 
 /// Both ends of a command's standard streams.
@@ -427,9 +429,9 @@ fn spawn_refusal(plan: &Plan, err: SpawnError) -> Refusal {
         (Step::Exec, sys::E2BIG) => {
             (code::ARGUMENTS_TOO_BIG, "arguments and environment exceed the kernel's limit".to_owned())
         }
-        // What gVisor says of a single string above its limit.
-        (Step::Exec, sys::ENAMETOOLONG) if has_huge_string(plan) => {
-            (code::ARGUMENTS_TOO_BIG, "an argument or variable exceeds the kernel's limit".to_owned())
+        // What gVisor says of arguments above its limits.
+        (Step::Exec, sys::ENAMETOOLONG) if plan.argv.first().is_some_and(|name| name.as_bytes().len() < PATH_MAX) => {
+            (code::ARGUMENTS_TOO_BIG, "arguments and environment exceed the kernel's limit".to_owned())
         }
         (Step::Exec, sys::EACCES | sys::EPERM | sys::ENOEXEC | sys::EISDIR | sys::ELOOP) => {
             (code::NOT_EXECUTABLE, format!("command {name:?} can not be executed: {reason}"))
@@ -440,9 +442,4 @@ fn spawn_refusal(plan: &Plan, err: SpawnError) -> Refusal {
         (step, _) => (code::EXEC_FAILED, format!("{step:?}: {reason}")),
     };
     Refusal { code, errno: err.errno, message }
-}
-
-/// One string of an argument list may have 32 pages (execve(2), MAX_ARG_STRLEN).
-fn has_huge_string(plan: &Plan) -> bool {
-    plan.argv.iter().chain(&plan.env).any(|s| s.as_bytes_with_nul().len() > 32 * 4096)
 }

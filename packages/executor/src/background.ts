@@ -36,9 +36,14 @@ export class Background {
   #bytes = 0
   #closed = false
   #idle: (() => void)[] = []
-  handedBack = 0
+  #returned = 0
 
   constructor(private readonly parts: BackgroundParts) {}
+
+  /** Left in the ledger for the next process: what was given back, and what still waits once nothing is taken up any more. */
+  get handedBack(): number {
+    return this.#returned + (this.#closed ? this.#queued : 0)
+  }
 
   get queued(): number {
     return this.#queued
@@ -83,7 +88,6 @@ export class Background {
   /** Takes no more; what waits stays in the ledger for the next process. */
   close(): void {
     this.#closed = true
-    this.handedBack += this.#queued
   }
 
   /** Resolves when nothing runs. */
@@ -183,7 +187,7 @@ export class Background {
   async #handBack(live: LiveExecution): Promise<void> {
     if (live.state !== 'queued') live.become('queued')
     await this.#store(live, live.record(), { durable: true })
-    this.handedBack++
+    this.#returned++
     this.parts.onEnded(live)
   }
 
