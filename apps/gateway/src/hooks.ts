@@ -18,6 +18,8 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** What a key must allow for this route. `open`: no key at all. */
     scope?: Scope | 'open'
+    /** Lets go of something: welcome while the gateway drains, when nothing new is taken. */
+    endsWork?: true
   }
 }
 
@@ -36,7 +38,7 @@ export function installHooks(app: FastifyInstance, gateway: GatewayContext): voi
     request.identity = await identify(request, gateway.keys, gateway.keysDemanded)
     if (request.is404) return
     demandScope(request.identity, scope)
-    if (gateway.counters.draining && !READING.has(request.method)) {
+    if (gateway.counters.draining && !READING.has(request.method) && request.routeOptions.config.endsWork !== true) {
       throw new FaasError('admission/draining', { message: 'The gateway is shutting down and takes no new work.' })
     }
   })

@@ -1,6 +1,6 @@
 /** The process: names the drivers, wires them to the executor, serves. The only file here that knows them. */
-import { existsSync } from 'node:fs'
-import { chmod, mkdir, mkdtemp, rm, stat } from 'node:fs/promises'
+import { existsSync, realpathSync } from 'node:fs'
+import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { availableParallelism, tmpdir, totalmem } from 'node:os'
 import { delimiter, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -18,9 +18,11 @@ import type { OciRuntimeName } from '@faas-platform/runtime-oci'
 import { createOciDriver } from '@faas-platform/runtime-oci'
 import { pino } from 'pino'
 import { areKeysDemanded } from './access/origin.js'
+import { prepareDataDir } from './data-dir.js'
 import { executorConfig } from './executor-config.js'
 import { LocalImages } from './local-images.js'
 import { serve, StopSignals } from './serve.js'
+import { takeSignals } from './signals.js'
 
 export const VERSION = '0.1.0'
 
@@ -43,13 +45,11 @@ export interface OpenPlatform extends AsyncDisposable {
 export async function openPlatform(config: Config, log: LogSink): Promise<OpenPlatform> {
   const cleanup = new Cleanup()
   try {
-    // Others may pass through to what a sandbox's own user must reach; what is private is closed by itself.
-    await mkdir(join(config.dataDir, 'run'), { recursive: true, mode: 0o711 })
-    await letPass(config.dataDir)
-    const ledger = cleanup.use(await openLedger({ dataDir: config.dataDir, log }))
-    const { drivers, stores } = makeDrivers(config, config.dataDir, log, cleanup)
+    const dataDir = await prepareDataDir(config.dataDir)
+    const ledger = cleanup.use(await openLedger({ dataDir, log }))
+    const { drivers, stores } = makeDrivers(config, dataDir, log, cleanup)
     const executor = new Executor({
-      drivers, ledger, logStore: new FsLogStore({ dir: join(config.dataDir, 'logs') }), clock: systemClock, ids: systemIds, log,
+      drivers, ledger, logStore: new FsLogStore({ dir: join(dataDir, 'logs') }), clock: systemClock, ids: systemIds, log,
       config: executorConfig(config, { cores: availableParallelism(), memoryBytes: totalmem() }),
     })
     cleanup.use(executor)
@@ -120,12 +120,6 @@ export async function runGateway(argv: readonly string[], environment: Readonly<
   }
 }
 
-/** A directory that was made closed would keep every sandbox with a user of its own from its root file system. */
-async function letPass(dataDir: string): Promise<void> {
-  const { mode, uid } = await stat(dataDir)
-  if ((mode & 0o011) !== 0o011 && uid === process.getuid?.()) await chmod(dataDir, (mode & 0o777) | 0o011)
-}
-
 function makeDrivers(config: Config, dataDir: string, log: LogSink, cleanup: Cleanup): { readonly drivers: readonly RuntimeDriver[]; readonly stores: ReadonlyMap<string, ImageStore> } {
   const tools = toolsDir(config)
   const bin = join(tools, 'bin')
@@ -193,22 +187,7 @@ function runtimeBinary(bin: string, name: string): string {
   return candidates.find((path) => existsSync(path)) ?? join(bin, name)
 }
 
-/** While the gateway serves, signals are its own: a drain is not an interruption. @returns what gives them back */
-function takeSignals(ask: () => void): () => void {
-  const names = ['SIGINT', 'SIGTERM'] as const
-  const before = names.map((name) => [name, process.listeners(name)] as const)
-  for (const name of names) {
-    process.removeAllListeners(name)
-    process.on(name, ask)
-  }
-  return () => {
-    for (const [name, listeners] of before) {
-      process.removeListener(name, ask)
-      for (const listener of listeners) process.on(name, listener)
-    }
-  }
-}
-
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
+// The path may lead through a link, as that of a checkout; the module's own never does.
+if (process.argv[1] !== undefined && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
   process.exitCode = await runGateway(process.argv.slice(2), process.env)
 }

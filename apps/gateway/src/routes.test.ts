@@ -139,6 +139,17 @@ describe('draining', () => {
     expect([health.status, health.body.status]).toEqual([503, 'draining'])
     expect((await running).body['stdout']).toBe('done\n')
   })
+
+  it('lets go of what the caller wants ended', async () => {
+    await using rig = await makeRig()
+    const { body: instance } = await rig.post('/api/v1/instances', {})
+    const { body: execution } = await rig.post('/api/v1/execute', { command: 'sleep 60', async: true })
+    await eventually(() => rig.driver.live().processes > 1)
+    rig.gateway.startDraining()
+    expect((await rig.post(`/api/v1/executions/${execution['request_id']}/cancel`, {})).body['status']).toBe('cancelled')
+    expect((await rig.fetch(`/api/v1/instances/${instance['id']}/stop`, { method: 'POST' })).status).toBe(204)
+    expect((await rig.fetch(`/api/v1/instances/${instance['id']}`, { method: 'DELETE' })).status).toBe(204)
+  })
 })
 
 describe('images', () => {

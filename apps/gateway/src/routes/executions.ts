@@ -61,11 +61,11 @@ export function executionRoutes(app: FastifyInstance, gateway: GatewayContext): 
 
   const cancelSchema = { tags: ['executions'], params: IdParams, response: { 200: ExecutionReply, ...errorResponses(400, 401, 403, 404, 409) } }
   app.post<{ Params: IdParams; Body: EmptyBody }>('/api/v1/executions/:id/cancel', {
-    config: { scope: 'execute' },
+    config: { scope: 'execute', endsWork: true },
     schema: { ...cancelSchema, summary: 'End an execution and wait until it has ended' },
   }, async (request) => executionReply(await executor.cancel(asId<ExecutionId>(request.params.id), reach(request.identity))))
   app.delete<{ Params: IdParams }>('/api/v1/executions/:id', {
-    config: { scope: 'execute' },
+    config: { scope: 'execute', endsWork: true },
     schema: { ...cancelSchema, summary: 'End an execution (alias of cancel)' },
   }, async (request) => executionReply(await executor.cancel(asId<ExecutionId>(request.params.id), reach(request.identity))))
 

@@ -72,7 +72,7 @@ export function instanceRoutes(app: FastifyInstance, gateway: GatewayContext): v
   })
 
   app.post<{ Params: IdParams; Body: EmptyBody }>('/api/v1/instances/:id/stop', {
-    config: { scope: 'instances' },
+    config: { scope: 'instances', endsWork: true },
     schema: { tags, summary: 'Stop an instance; its record stays', params: IdParams, response: { 204: Type.Null(), ...errorResponses(400, 401, 403, 404, 409, 500) } },
   }, async (request, reply) => {
     await executor.stopInstance(request.params.id, reach(request.identity))
@@ -80,7 +80,7 @@ export function instanceRoutes(app: FastifyInstance, gateway: GatewayContext): v
   })
 
   app.delete<{ Params: IdParams }>('/api/v1/instances/:id', {
-    config: { scope: 'instances' },
+    config: { scope: 'instances', endsWork: true },
     schema: { tags, summary: 'Stop an instance and forget it', params: IdParams, response: { 204: Type.Null(), ...errorResponses(400, 401, 403, 404, 409, 500) } },
   }, async (request, reply) => {
     await executor.deleteInstance(request.params.id, reach(request.identity))
