@@ -7,6 +7,9 @@ use faas_agent::sys;
 mod hostkit;
 
 fn main() {
+    // Ctrl-C, `timeout` and service managers tell a whole group to stop. The parent decides what that means,
+    // and may need us to drain: every command here ends with its input, or with its parent.
+    hostkit::sys::ignore_stop_signals();
     let args: Vec<_> = std::env::args_os().skip(1).collect();
     let code = match args.first().and_then(|arg| arg.to_str()) {
         Some("serve") if args.len() <= 2 => match hostkit::serve::run(args.get(1)) {

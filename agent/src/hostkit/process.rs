@@ -88,6 +88,7 @@ impl Program {
         let empty: sys::SigSet = [0; 16];
         c::sigprocmask(2, &empty, std::ptr::null_mut());
         c::signal(sys::SIGPIPE, 0);
+        sys::default_stop_signals();
         for procs in &self.cgroup_procs {
             if c::write(procs.as_raw_fd(), b"0".as_ptr().cast(), 1) != 1 {
                 fail(0);

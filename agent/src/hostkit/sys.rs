@@ -38,6 +38,24 @@ pub const AT_EMPTY_PATH: c_int = 0x1000;
 
 pub const SIGKILL: c_int = 9;
 pub const SIGPIPE: c_int = 13;
+
+/// SIGHUP, SIGINT, SIGTERM.
+const STOP_SIGNALS: [c_int; 3] = [1, 2, 15];
+
+pub fn ignore_stop_signals() {
+    for signal in STOP_SIGNALS {
+        // SAFETY: no handler is installed, so nothing of ours runs in signal context.
+        unsafe { c::signal(signal, 1 /* SIG_IGN */) };
+    }
+}
+
+/// # Safety
+/// For a forked child before it executes: an ignored signal would stay ignored in its program.
+pub unsafe fn default_stop_signals() {
+    for signal in STOP_SIGNALS {
+        c::signal(signal, 0 /* SIG_DFL */);
+    }
+}
 pub const SIGCHLD: c_int = 17;
 
 pub const CLONE_NEWNS: c_int = 0x0002_0000;

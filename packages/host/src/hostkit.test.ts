@@ -18,6 +18,13 @@ describe('the host helper', () => {
   const tool = async (script: string, ...more: string[]): Promise<{ code: number | null; signal: number | null; timedOut: boolean; stdout: string; stderr: string }> =>
     JSON.parse(await hostkit.call('run', `argv=/bin/sh\0-c\0${script}`, ...more, 'env=PATH=/bin:/usr/bin', 'timeout=5000')) as never
 
+  it.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)('goes on after %s, which is for its parent, and its programs still obey it', async (signal) => {
+    const { pid } = hostkit
+    process.kill(pid, signal)
+    expect((await tool(`kill -${signal.slice(3)} $$; echo survived`)).stdout).toBe('')
+    expect(hostkit.pid).toBe(pid)
+  })
+
   it('runs steps in order and answers each with what it cost', async () => {
     const results = await hostkit.run([['mkdir', at('d'), '750'], ['write', at('d/f'), '640', 'text'], ['usage', at('d'), 10, 1e9]])
     expect(readFileSync(at('d/f'), 'utf8')).toBe('text')
