@@ -14,7 +14,7 @@ import { FaaSClient, FaaSError } from '@faas-platform/sdk'
 import { eventually } from '@faas-platform/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type DataDir, makeDataDir } from '../support/data-dir.js'
-import { freePort, type GatewayProcess, spawnGateway, startGateway } from '../support/gateway-process.js'
+import { freePort, type GatewayProcess, imagesImported, spawnGateway, startGateway } from '../support/gateway-process.js'
 import { type HostResources, hostResources } from '../support/host-resources.js'
 import { call, events } from '../support/http.js'
 import { randomSource } from '../support/random.js'
@@ -28,6 +28,7 @@ const KILL_AFTER_MS_MAX = 400
 /** Every so many kills, one comes while the gateway starts; at the longest so long after its process began. */
 const START_KILL_SHARE = 0.2
 const START_KILL_MS_MAX = 1500
+const EGRESS_SHARE = 0.3
 const JOBS_PER_ROUND = 2
 const RUNS_PER_ROUND = 3
 const RUNTIMES = ['runc', 'gvisor', 'docker']
@@ -36,6 +37,7 @@ interface Job {
   readonly word: string
   readonly runtime: string
   readonly pauseS: string
+  readonly network: 'none' | 'egress'
   readonly rerunnable: boolean
   /** Known once the gateway acknowledged it. */
   id: string | null
@@ -60,6 +62,7 @@ describe(`kill -9 under load (seed ${SEED})`, () => {
   const lanes: Lane[] = []
   let runtimes: readonly string[] = []
   let reason = ''
+  let canEgress: (runtime: string) => boolean = () => false
 
   beforeAll(async () => {
     for (let i = 0; i < LANES; i++) {
@@ -70,6 +73,8 @@ describe(`kill -9 under load (seed ${SEED})`, () => {
       const gateway = await startGateway({ dataDir: lane.dataDir.path, port: lane.port, env: lane.dataDir.env })
       const host = await HostRuntimes.of(gateway)
       runtimes = host.usable(RUNTIMES)
+      canEgress = (name) => !host.gate(name, ({ features }) => features.network.includes('egress')).missing
+      await imagesImported(gateway) // or they would be brought in again and again by lives that are too short for it
       reason = RUNTIMES.map((name) => host.gate(name)).filter((gate) => gate.missing).map((gate) => gate.reason).join('; ')
       await gateway.kill('SIGTERM')
     }
@@ -87,7 +92,7 @@ describe(`kill -9 under load (seed ${SEED})`, () => {
     skip(runtimes.length === 0, reason)
     const before = await Promise.all(lanes.map((lane) => hostResources(lane.dataDir)))
 
-    await Promise.all(lanes.map((lane, i) => killAgainAndAgain(lane, runtimes, Math.ceil(KILLS / LANES), before[i])))
+    await Promise.all(lanes.map((lane, i) => killAgainAndAgain(lane, { runtimes, canEgress }, Math.ceil(KILLS / LANES), before[i])))
     const kills = lanes.reduce((sum, lane) => sum + lane.kills, 0)
     expect(kills).toBeGreaterThanOrEqual(KILLS)
 
@@ -110,8 +115,13 @@ describe(`kill -9 under load (seed ${SEED})`, () => {
   }, Math.max(180_000, KILLS * 10_000))
 })
 
-async function killAgainAndAgain(lane: Lane, runtimes: readonly string[], kills: number, clean: HostResources | undefined): Promise<void> {
-  const env = { FAAS_PREWARM: '1', ...lane.dataDir.env }
+interface Offer {
+  readonly runtimes: readonly string[]
+  readonly canEgress: (runtime: string) => boolean
+}
+
+async function killAgainAndAgain(lane: Lane, offer: Offer, kills: number, clean: HostResources | undefined): Promise<void> {
+  const env = { FAAS_PREWARM: '1', FAAS_MAX_INSTANCES: '1000', ...lane.dataDir.env }
   while (lane.kills < kills) {
     const { gateway, serving } = await spawnGateway({ dataDir: lane.dataDir.path, port: lane.port, env })
     lane.gateway = gateway
@@ -120,7 +130,7 @@ async function killAgainAndAgain(lane: Lane, runtimes: readonly string[], kills:
       lane.startKills++
     } else {
       await started(gateway, serving)
-      const load = putUnderLoad(lane, gateway, runtimes)
+      const load = putUnderLoad(lane, gateway, offer)
       await pauseFor(lane.random() * KILL_AFTER_MS_MAX)
       await gateway.kill('SIGKILL')
       await load
@@ -138,17 +148,20 @@ async function started(gateway: GatewayProcess, serving: Promise<void>): Promise
 }
 
 /** New submissions, those whose answer was lost, reading of earlier ends, and synchronous runs side by side, until the gateway dies. */
-async function putUnderLoad(lane: Lane, gateway: GatewayProcess, runtimes: readonly string[]): Promise<void> {
+async function putUnderLoad(lane: Lane, gateway: GatewayProcess, { runtimes, canEgress }: Offer): Promise<void> {
   const { random } = lane
   const client = new FaaSClient({ baseUrl: gateway.url, maxRetries: 1 })
   const pick = (): string => runtimes[Math.floor(random() * runtimes.length)] ?? 'runc'
   for (let i = 0; i < JOBS_PER_ROUND; i++) {
-    lane.jobs.push({ word: `${lane.name}-${lane.kills}-${i}`, runtime: pick(), pauseS: (random() * 0.2).toFixed(2), rerunnable: random() < 0.8, id: null, seen: null })
+    const runtime = pick()
+    const network = random() < EGRESS_SHARE && canEgress(runtime) ? 'egress' : 'none'
+    lane.jobs.push({ word: `${lane.name}-${lane.kills}-${i}`, runtime, network, pauseS: (random() * 0.2).toFixed(2), rerunnable: random() < 0.8, id: null, seen: null })
   }
   const runs = Array.from({ length: RUNS_PER_ROUND }, () => ({ runtime: pick(), pauseS: (random() * 0.2).toFixed(2) }))
   const calls = [
     ...lane.jobs.filter((job) => job.id === null).map((job) => submit(gateway.url, job)),
     ...lane.jobs.filter((job) => job.id !== null && job.seen === null).map((job) => lookAt(gateway.url, job)),
+    createInstance(gateway.url, pick()),
     ...runs.map(async ({ runtime, pauseS }) => {
       const result = await client.execute({ image: null, command: `sleep ${pauseS}; echo done`, runtime: runtime as 'runc', timeoutMs: 60_000 })
       expect([result.stdout, result.exitCode]).toEqual(['done\n', 0])
@@ -166,8 +179,14 @@ async function submit(url: string, job: Job): Promise<void> {
   job.id = String(body['request_id'])
 }
 
+/** One that nobody stops: instances end with their gateway. */
+async function createInstance(url: string, runtime: string): Promise<void> {
+  const { status, body } = await call(`${url}/api/v1/instances`, { body: { runtime } })
+  expect({ status, body }).toMatchObject({ status: 200 })
+}
+
 function requestOf(job: Job): object {
-  return { command: `sleep ${job.pauseS}; echo ${job.word}`, runtime: job.runtime, timeout_ms: 60_000, async: true, rerunnable: job.rerunnable, labels: { job: job.word } }
+  return { command: `sleep ${job.pauseS}; echo ${job.word}`, runtime: job.runtime, network: job.network, timeout_ms: 60_000, async: true, rerunnable: job.rerunnable, labels: { job: job.word } }
 }
 
 /** K2. */
