@@ -63,6 +63,8 @@ export interface PoolConfig {
   readonly keysMax: number
   /** An idle sandbox above the floor goes after this long without demand. */
   readonly idleMsMax: number
+  /** A sandbox that is busy when idle is frozen after waiting this long: under load none is, and none has to be woken. */
+  readonly freezeAfterMs: number
   /** Multiplies arrival rate × creation time. */
   readonly safety: number
   readonly rateWindowMs: number
@@ -123,6 +125,7 @@ export function defaultExecutorConfig(host: { readonly cores: number; readonly m
       readyMaxPerKey: 16,
       keysMax: 64,
       idleMsMax: 60_000,
+      freezeAfterMs: 1_000,
       safety: 1.5,
       rateWindowMs: 10_000,
       refillDelayMs: 5,

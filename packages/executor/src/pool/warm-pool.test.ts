@@ -51,13 +51,16 @@ describe('freezing', () => {
     const pool = makePool()
     const spec = await specOf()
     await Promise.all([pool.prewarm(spec, 1, new AbortController().signal), clock.advance(100)])
-    await clock.advance(1)
+    const fresh = pool.take(spec)
+    expect(fresh).toMatchObject({ thaw: null }) // just made: nothing to wake
+    await clock.advance(100)
+    await clock.advance(testConfig().pool.tickMs + testConfig().pool.freezeAfterMs)
     const taken = pool.take(spec)
     expect(taken?.thaw).not.toBeNull()
     await taken?.thaw?.()
     const handle = await taken?.sandbox.exec({ argv: ['true'], env: {} }, { onOutput: () => undefined }, { signal: new AbortController().signal })
     expect((await handle?.wait())?.exitCode).toBe(0)
-    await closeAll(pool, taken === undefined ? [] : [taken])
+    await closeAll(pool, [fresh, taken].filter((one) => one !== undefined))
   })
 
   test('others are never frozen', async () => {

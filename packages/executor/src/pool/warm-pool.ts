@@ -358,7 +358,6 @@ export class WarmPool {
         slot.stats = stats
         line.measured(stats.memoryBytes)
         this.#shrinkToBudget()
-        if (line.spec.driver.features.busyWhenIdle && slot.state === 'ready') slot.frozen = this.#freeze(sandbox)
       },
       (error: unknown) => {
         this.options.log.debug({ sandbox: sandbox.id, err: error }, 'an idle sandbox could not be measured')
@@ -367,14 +366,16 @@ export class WarmPool {
   }
 
   /** Costs nothing but CPU when it fails: the sandbox waits awake. */
-  #freeze(sandbox: Sandbox): Promise<boolean> {
-    return sandbox.pause().then(
-      () => true,
-      (error: unknown) => {
-        this.options.log.warn({ sandbox: sandbox.id, err: error }, 'an idle sandbox could not be frozen')
-        return false
-      },
-    )
+  async #freeze(slot: Slot): Promise<boolean> {
+    const sandbox = sandboxOf(slot)
+    try {
+      slot.stats = await sandbox.stats() // What it used while it waited is not the next command's.
+      await sandbox.pause()
+      return true
+    } catch (error) {
+      if (slot.state === 'ready') this.options.log.warn({ sandbox: sandbox.id, err: error }, 'an idle sandbox could not be frozen')
+      return false
+    }
   }
 
   /** Ends a sandbox that was taken and turned out to be unusable. */
@@ -431,6 +432,7 @@ export class WarmPool {
       for (const line of this.#lines.values()) {
         // The oldest are in front. A surplus that nobody needed for so long goes; without demand the target is the floor.
         while (line.ready.length > this.#target(line, now) && now - (line.ready[0]?.readySinceMs ?? now) >= config.idleMsMax) void this.#evict(line, 0, 'evicted')
+        if (line.spec.driver.features.busyWhenIdle) for (const slot of line.ready) if (now - slot.readySinceMs >= config.freezeAfterMs) slot.frozen ??= this.#freeze(slot)
         const unused = line.ready.length === 0 && line.creating === 0 && line.waiters.size === 0 && line.floor === 0
         if (unused && now - line.lastArrivalMs >= config.idleMsMax) this.#lines.delete(line.key)
       }
