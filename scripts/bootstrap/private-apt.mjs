@@ -12,6 +12,7 @@
 import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parsePackages } from './debian-control.mjs'
+import { withLock } from './lock.mjs'
 import { BootstrapError, run, which } from './process.mjs'
 
 const DEFAULT_KEYRINGS = [
@@ -36,12 +37,17 @@ export async function openApt({ suite, dir, mirror }) {
   const env = { ...process.env, APT_CONFIG: await writeConfig({ suite, dir, mirror }), LC_ALL: 'C.UTF-8' }
   const stamp = join(dir, 'updated')
   const shown = new Map()
-  const update = async () => {
+  // apt refuses a second update of one index while the first runs, and two parts of the set-up may open a suite at once.
+  const exclusively = (task) => withLock(dir, `apt-${suite}`, task)
+  const fetchIndex = async () => {
     shown.clear()
     await run('apt-get', ['update', '-q'], { env, timeoutMs: UPDATE_TIMEOUT_MS })
     writeFileSync(stamp, '')
   }
-  if (isOlderThan(stamp, INDEX_AGE_MS_MAX)) await update()
+  const update = () => exclusively(fetchIndex)
+  await exclusively(async () => {
+    if (isOlderThan(stamp, INDEX_AGE_MS_MAX)) await fetchIndex()
+  })
 
   return {
     suite,
