@@ -22,7 +22,6 @@ import { HostRuntimes } from '../support/runtimes.js'
 
 const KILLS = Number(process.env['FAAS_KILLS'] ?? 100)
 const SEED = Number(process.env['FAAS_SEED'] ?? Math.floor(Math.random() * 2 ** 31))
-const LANES = 2
 /** Longest time between the begin of load and the kill. */
 const KILL_AFTER_MS_MAX = 400
 /** Every so many kills, one comes while the gateway starts; at the longest so long after its process began. */
@@ -31,7 +30,8 @@ const START_KILL_MS_MAX = 1500
 const EGRESS_SHARE = 0.3
 const JOBS_PER_ROUND = 2
 const RUNS_PER_ROUND = 3
-const RUNTIMES = ['runc', 'gvisor', 'docker']
+/** Of each lane: only what it uses is probed at its starts. */
+const RUNTIMES = [['runc', 'gvisor', 'docker'], ['crun', 'gvisor', 'docker']] as const
 
 interface Job {
   readonly word: string
@@ -50,7 +50,11 @@ interface Lane {
   readonly port: number
   readonly random: () => number
   readonly name: string
+  readonly env: Readonly<Record<string, string>>
   readonly jobs: Job[]
+  runtimes: readonly string[]
+  /** Those that have an outbound network. */
+  egress: readonly string[]
   gateway: GatewayProcess | null
   kills: number
   startKills: number
@@ -60,25 +64,25 @@ interface Lane {
 
 describe(`kill -9 under load (seed ${SEED})`, () => {
   const lanes: Lane[] = []
-  let runtimes: readonly string[] = []
-  let reason = ''
-  let canEgress: (runtime: string) => boolean = () => false
+  const reasons = new Set<string>()
 
   beforeAll(async () => {
-    for (let i = 0; i < LANES; i++) {
-      lanes.push({ dataDir: await makeDataDir('kill'), port: await freePort(), random: randomSource(SEED + i), name: `lane${i}`, jobs: [], gateway: null, kills: 0, startKills: 0, messes: 0 })
-    }
-    for (const lane of lanes) {
+    for (const [i, wanted] of RUNTIMES.entries()) {
+      const dataDir = await makeDataDir('kill')
+      const env = { FAAS_PREWARM: '1', FAAS_MAX_INSTANCES: '1000', FAAS_RUNTIMES: wanted.join(','), ...dataDir.env }
+      const lane: Lane = { dataDir, port: await freePort(), random: randomSource(SEED + i), name: `lane${i}`, env, jobs: [], runtimes: [], egress: [], gateway: null, kills: 0, startKills: 0, messes: 0 }
+      lanes.push(lane)
       // One ordinary life first: what a gateway leaves in its data directory for good is no leak.
-      const gateway = await startGateway({ dataDir: lane.dataDir.path, port: lane.port, env: lane.dataDir.env })
+      const gateway = await startGateway({ dataDir: dataDir.path, port: lane.port, env })
       const host = await HostRuntimes.of(gateway)
-      runtimes = host.usable(RUNTIMES)
-      canEgress = (name) => !host.gate(name, ({ features }) => features.network.includes('egress')).missing
-      await imagesImported(gateway) // or they would be brought in again and again by lives that are too short for it
-      reason = RUNTIMES.map((name) => host.gate(name)).filter((gate) => gate.missing).map((gate) => gate.reason).join('; ')
+      lane.runtimes = host.usable(wanted)
+      for (const gate of wanted.map((name) => host.gate(name))) if (gate.missing) reasons.add(gate.reason)
+      const egress = (name: string): boolean => !host.gate(name, ({ features }) => features.network.includes('egress')).missing
+      lane.egress = lane.runtimes.filter(egress)
+      if (lane.runtimes.length > 0) await imagesImported(gateway) // or they would be brought in again and again by lives that are too short for it
       await gateway.kill('SIGTERM')
     }
-    if (reason !== '') console.warn(`left out: ${reason}`)
+    for (const reason of reasons) console.warn(`left out: ${reason}`)
   })
 
   afterAll(async () => {
@@ -89,10 +93,10 @@ describe(`kill -9 under load (seed ${SEED})`, () => {
   })
 
   it(`loses no accepted job, ends each once, and leaks nothing in ${KILLS} kills`, async ({ skip }) => {
-    skip(runtimes.length === 0, reason)
+    skip(lanes.some((lane) => lane.runtimes.length === 0), [...reasons].join('; '))
     const before = await Promise.all(lanes.map((lane) => hostResources(lane.dataDir)))
 
-    await Promise.all(lanes.map((lane, i) => killAgainAndAgain(lane, { runtimes, canEgress }, Math.ceil(KILLS / LANES), before[i])))
+    await Promise.all(lanes.map((lane, i) => killAgainAndAgain(lane, Math.ceil(KILLS / lanes.length), before[i])))
     const kills = lanes.reduce((sum, lane) => sum + lane.kills, 0)
     expect(kills).toBeGreaterThanOrEqual(KILLS)
 
@@ -101,7 +105,7 @@ describe(`kill -9 under load (seed ${SEED})`, () => {
     expect(jobs.length).toBeGreaterThan(0)
     // A kill that leaves nothing proves nothing.
     expect(lanes.reduce((sum, lane) => sum + lane.messes, 0)).toBeGreaterThan(kills / 2)
-    console.info(`${kills} kills (${lanes.reduce((sum, lane) => sum + lane.startKills, 0)} while starting), ${jobs.length} jobs on ${runtimes.join(', ')}`)
+    console.info(`${kills} kills (${lanes.reduce((sum, lane) => sum + lane.startKills, 0)} while starting), ${jobs.length} jobs on ${[...new Set(lanes.flatMap((lane) => lane.runtimes))].join(', ')}`)
 
     // K4. Docker and the kernel finish removals a moment after they were asked to.
     for (const [i, lane] of lanes.entries()) {
@@ -115,22 +119,16 @@ describe(`kill -9 under load (seed ${SEED})`, () => {
   }, Math.max(180_000, KILLS * 10_000))
 })
 
-interface Offer {
-  readonly runtimes: readonly string[]
-  readonly canEgress: (runtime: string) => boolean
-}
-
-async function killAgainAndAgain(lane: Lane, offer: Offer, kills: number, clean: HostResources | undefined): Promise<void> {
-  const env = { FAAS_PREWARM: '1', FAAS_MAX_INSTANCES: '1000', ...lane.dataDir.env }
+async function killAgainAndAgain(lane: Lane, kills: number, clean: HostResources | undefined): Promise<void> {
   while (lane.kills < kills) {
-    const { gateway, serving } = await spawnGateway({ dataDir: lane.dataDir.path, port: lane.port, env })
+    const { gateway, serving } = await spawnGateway({ dataDir: lane.dataDir.path, port: lane.port, env: lane.env })
     lane.gateway = gateway
     if (lane.random() < START_KILL_SHARE) {
       await pauseFor(lane.random() * START_KILL_MS_MAX)
       lane.startKills++
     } else {
       await started(gateway, serving)
-      const load = putUnderLoad(lane, gateway, offer)
+      const load = putUnderLoad(lane, gateway)
       await pauseFor(lane.random() * KILL_AFTER_MS_MAX)
       await gateway.kill('SIGKILL')
       await load
@@ -148,13 +146,13 @@ async function started(gateway: GatewayProcess, serving: Promise<void>): Promise
 }
 
 /** New submissions, those whose answer was lost, reading of earlier ends, and synchronous runs side by side, until the gateway dies. */
-async function putUnderLoad(lane: Lane, gateway: GatewayProcess, { runtimes, canEgress }: Offer): Promise<void> {
-  const { random } = lane
+async function putUnderLoad(lane: Lane, gateway: GatewayProcess): Promise<void> {
+  const { random, runtimes, egress } = lane
   const client = new FaaSClient({ baseUrl: gateway.url, maxRetries: 1 })
   const pick = (): string => runtimes[Math.floor(random() * runtimes.length)] ?? 'runc'
   for (let i = 0; i < JOBS_PER_ROUND; i++) {
     const runtime = pick()
-    const network = random() < EGRESS_SHARE && canEgress(runtime) ? 'egress' : 'none'
+    const network = random() < EGRESS_SHARE && egress.includes(runtime) ? 'egress' : 'none'
     lane.jobs.push({ word: `${lane.name}-${lane.kills}-${i}`, runtime, network, pauseS: (random() * 0.2).toFixed(2), rerunnable: random() < 0.8, id: null, seen: null })
   }
   const runs = Array.from({ length: RUNS_PER_ROUND }, () => ({ runtime: pick(), pauseS: (random() * 0.2).toFixed(2) }))
@@ -198,7 +196,7 @@ async function lookAt(url: string, job: Job): Promise<void> {
 
 /** K1, K2, K3. */
 async function checkEnds(lane: Lane): Promise<void> {
-  const gateway = await startGateway({ dataDir: lane.dataDir.path, port: lane.port, env: lane.dataDir.env })
+  const gateway = await startGateway({ dataDir: lane.dataDir.path, port: lane.port, env: lane.env })
   lane.gateway = gateway
   // What was never acknowledged is handed in once more: it is either known already, or new.
   for (const job of lane.jobs.filter((one) => one.id === null)) await submit(gateway.url, job)

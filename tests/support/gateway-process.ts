@@ -111,9 +111,14 @@ async function end(child: ChildProcess, exited: Promise<unknown>, signal: NodeJS
 
 /** Resolves when the images that were built for this host are all in: a gateway serves while it still imports. */
 export async function imagesImported(gateway: GatewayProcess, references: readonly string[] = ['faas/base:latest', 'faas/node:20', 'faas/python:3.11']): Promise<void> {
-  await eventually(async () => {
+  let missing: readonly string[] = []
+  const look = async (): Promise<boolean> => {
     const images = (await (await fetch(`${gateway.url}/api/v1/images`)).json()) as readonly { readonly store: string; readonly reference: string }[]
     const stores = [...new Set(images.map(({ store }) => store))]
-    return stores.length > 0 && stores.every((store) => references.every((reference) => images.some((image) => image.store === store && image.reference.endsWith(reference))))
-  }, { deadlineMs: START_MS_MAX, everyMs: 100, what: 'the built images to be imported' })
+    missing = stores.flatMap((store) => references.filter((reference) => !images.some((image) => image.store === store && image.reference.endsWith(reference))).map((reference) => `${reference} in ${store}`))
+    return stores.length > 0 && missing.length === 0
+  }
+  await eventually(look, { deadlineMs: START_MS_MAX, everyMs: 100, what: 'the built images to be imported' }).catch((cause: unknown) => {
+    throw new Error(`Not imported: ${missing.join(', ')}\n${gateway.log()}`, { cause })
+  })
 }

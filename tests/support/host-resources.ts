@@ -18,9 +18,9 @@ export interface HostResources {
   readonly containers: number
   readonly volumes: number
   readonly engineNetworks: number
-  /** Network links, and tables of nftables. */
+  /** Network links, and lines of the whole firewall (iptables' tables too) that name the owner or its links. */
   readonly links: number
-  readonly firewallTables: number
+  readonly firewallLines: number
   /** Temporary files, and state of runtimes below /run. */
   readonly temporaryFiles: readonly string[]
   readonly runFiles: readonly string[]
@@ -36,8 +36,8 @@ export async function hostResources(dataDir: DataDir): Promise<HostResources> {
     containers: await countInEngine('/containers/json?all=1', owner),
     volumes: await countInEngine('/volumes', owner),
     engineNetworks: await countInEngine('/networks', owner),
-    links: readdirSync('/sys/class/net').filter((name) => name.startsWith(`f${owner.slice(0, 6)}-`) || name.includes(owner)).length,
-    firewallTables: await firewallTables(owner),
+    links: readdirSync('/sys/class/net').filter((name) => name.startsWith(linksOf(owner)) || name.includes(owner)).length,
+    firewallLines: await firewallLines(owner),
     temporaryFiles: readdirSync(dataDir.temp),
     runFiles: filesNaming(owner, '/run', 4),
   }
@@ -58,13 +58,18 @@ async function countInEngine(list: string, owner: string): Promise<number> {
   return entries.filter((entry) => JSON.stringify(entry).includes(owner)).length
 }
 
-/** 0 without `nft`: nobody can have made a table then. */
-async function firewallTables(owner: string): Promise<number> {
+/** Names of the host's ends of sandbox cables begin so. */
+function linksOf(owner: string): string {
+  return `f${owner.slice(0, 6)}-`
+}
+
+/** 0 without `nft`: nobody can have made a rule then. */
+async function firewallLines(owner: string): Promise<number> {
   const tools = process.env['FAAS_TOOLS_DIR']
   const nft = [...(tools === undefined ? [] : [path.join(tools, 'bin')]), '/usr/sbin', '/sbin'].map((dir) => path.join(dir, 'nft')).find((file) => existsSync(file))
-  if (nft === undefined) return 0
-  const { stdout } = await run(nft, ['list', 'tables'])
-  return stdout.split('\n').filter((line) => line.includes(owner)).length
+  if (nft === undefined || process.getuid?.() !== 0) return 0
+  const { stdout } = await run(nft, ['list', 'ruleset'], { maxBuffer: 64 * 1024 * 1024 })
+  return stdout.split('\n').filter((line) => line.includes(owner) || line.includes(linksOf(owner))).length
 }
 
 function filesNaming(owner: string, dir: string, depth: number): string[] {
