@@ -18,7 +18,7 @@ import { interleave } from './lib/interleave.mjs'
 import { openExecutors } from './lib/open-executors.mjs'
 import { renderResults } from './lib/render.mjs'
 import { pairedRatio, round, summary } from './lib/stats.mjs'
-import { burst, coldSubject, sustained, untilWarm, warmSubject } from './lib/subjects.mjs'
+import { burst, coldSubject, sustained, untilSettled, untilWarm, warmSubject } from './lib/subjects.mjs'
 
 const ROOT = fileURLToPath(new URL('.', import.meta.url))
 const { values: flags } = parseArgs({ options: { quick: { type: 'boolean', default: false }, only: { type: 'string' } } })
@@ -40,7 +40,7 @@ try {
     if (wanted('cold')) {
       say(`cold: ${ROUNDS} rounds of ${runtimes.join(', ')} and the baselines`)
       const subjects = [...baselines.subjects, ...runtimes.map((name) => ({ name: `${name} cold`, run: coldSubject(executor, name) }))]
-      report.sections.cold = withRatios(await interleave(subjects, ROUNDS), runtimes, 'cold')
+      report.sections.cold = withRatios(await interleave(subjects, ROUNDS, { settle: () => untilSettled(executor) }), runtimes, 'cold')
     }
   })
   await usingExecutors({ pool: true }, async ({ executor, runtimes, prewarm }) => {
@@ -48,7 +48,7 @@ try {
       say('warm')
       for (const name of runtimes) await prewarm(name, 2)
       const subjects = [...baselines.subjects, ...runtimes.map((name) => ({ name: `${name} warm`, run: warmSubject(executor, name) }))]
-      report.sections.warm = withRatios(await interleave(subjects, ROUNDS), runtimes, 'warm')
+      report.sections.warm = withRatios(await interleave(subjects, ROUNDS, { settle: () => untilSettled(executor) }), runtimes, 'warm')
     }
     if (wanted('burst')) report.sections.burst = await each(runtimes, async (name) => {
       say(`burst of ${BURST}: ${name}`)

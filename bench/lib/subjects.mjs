@@ -33,6 +33,17 @@ export async function untilWarm(executor, runtime, count = 1, deadlineMs = 60_00
   }
 }
 
+/** Waits until nothing is made or taken down in the background. */
+export async function untilSettled(executor, deadlineMs = 60_000) {
+  const end = performance.now() + deadlineMs
+  for (;;) {
+    const { teardown } = executor.metrics()
+    if (teardown.backlog === 0 && executor.pools().every((pool) => pool.creating === 0 && pool.waiting === 0)) return
+    if (performance.now() > end) throw new Error('the executor does not come to rest')
+    await systemClock.delay(2)
+  }
+}
+
 /** A hello that is sure to be warm; the wait for the pool is not part of the figure. */
 export function warmSubject(executor, runtime) {
   return async () => {
