@@ -21,7 +21,7 @@ import { directoryName, isPlainId, ownerPaths, sandboxPaths, type OwnerPaths, ty
 import { Limiter } from './limiter.js'
 import { probeRuntime } from './probe.js'
 import { reclaimAll, removeSharedGroups, sandboxesIn } from './reclaim.js'
-import { RUNTIME_KINDS, type OciRuntimeName, type RuntimeKind } from './runtime-command.js'
+import { cgroupLimits, RUNTIME_KINDS, type OciRuntimeName, type RuntimeKind } from './runtime-command.js'
 import { OciSandbox } from './sandbox.js'
 import { guardStep, teardown } from './teardown.js'
 
@@ -287,6 +287,7 @@ export class OciDriver implements RuntimeDriver {
       log,
       timeBudget: phases(watch.budget(), launched),
       commandsVisible: this.#kind.kernelShared,
+      cgroupLimits: (limits) => cgroupLimits(this.#kind, limits),
       release: async () => {
         this.#live.delete(spec.id)
         await network?.release()
@@ -332,7 +333,7 @@ export class OciDriver implements RuntimeDriver {
     ]
     for (const dir of enter) steps.push(['mkdir', dir, '755'])
     if (kind.cgroups === 'driver') {
-      for (const [file, value] of this.#cgroups.limits(paths.cgroup, spec.limits)) steps.push(['control', file, value])
+      for (const [file, value] of this.#cgroups.limits(paths.cgroup, cgroupLimits(kind, spec.limits))) steps.push(['control', file, value])
     }
     steps.push(guardStep(spec.id, paths, this.#cgroups, spec.limits.writableBytesMax))
     steps.push([

@@ -1,5 +1,5 @@
 /** How the three runtimes differ on the command line and in what they need. */
-import type { IsolationClass, RuntimeName } from '@faas-platform/core'
+import { type IsolationClass, MIB, type RuntimeName, type SandboxLimits } from '@faas-platform/core'
 
 export type OciRuntimeName = Extract<RuntimeName, 'runc' | 'crun' | 'gvisor'>
 
@@ -15,6 +15,13 @@ export interface RuntimeKind {
   /** Does it refuse hosts with cgroup v2 beside v1? Then it is started where only v1 is to be seen. */
   readonly hybridCgroups: boolean
   run(options: RunOptions): string[]
+  /** What the runtime itself needs in the sandbox's cgroup, on top of the caller's limits. */
+  readonly overhead: { readonly memoryBytes: number; readonly pids: number }
+}
+
+/** The limits of the cgroup that holds a sandbox of this kind. */
+export function cgroupLimits({ overhead }: RuntimeKind, limits: SandboxLimits): SandboxLimits {
+  return { ...limits, memoryBytes: limits.memoryBytes + overhead.memoryBytes, pidsMax: limits.pidsMax + overhead.pids }
 }
 
 export interface RunOptions {
@@ -33,6 +40,7 @@ const runc = (name: 'runc' | 'crun'): RuntimeKind => ({
   agent: 'socket',
   cgroups: 'runtime',
   kernelShared: true,
+  overhead: { memoryBytes: 0, pids: 0 },
   hybridCgroups: name === 'runc',
   run: ({ path, state, log, bundle, pidFile, id }) => [path, '--root', state, '--log', log, '--log-format', 'json', 'run', '--detach', '--pid-file', pidFile, '--bundle', bundle, id],
 })
@@ -55,6 +63,8 @@ export const RUNTIME_KINDS: Readonly<Record<OciRuntimeName, RuntimeKind>> = {
     agent: 'pipes',
     cgroups: 'driver',
     kernelShared: false,
+    // The sentry and gofer: about 13 MiB and 20 threads when idle; with less than this they do not start.
+    overhead: { memoryBytes: 24 * MIB, pids: 64 },
     hybridCgroups: true,
     run: (options) => [options.path, ...runscFlags(options), 'run', '--detach', '--pid-file', options.pidFile, '--bundle', options.bundle, options.id],
     },

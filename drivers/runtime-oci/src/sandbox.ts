@@ -43,6 +43,8 @@ export interface SandboxParts {
   readonly timeBudget: TimeBudget
   /** Whether the kernel of the host counts the OOM kills of single commands. */
   readonly commandsVisible: boolean
+  /** The runtime's own needs added. */
+  readonly cgroupLimits: (limits: SandboxLimits) => SandboxLimits
   /** Frees what is shared with other sandboxes (image lease, network). */
   readonly release: () => Promise<void>
 }
@@ -136,7 +138,7 @@ export class OciSandbox implements Sandbox {
     this.#check()
     const { cgroups, hostkit, paths } = this.#parts
     await hostkit.run([
-      ...cgroups.limits(paths.cgroup, limits).map(([file, value]) => ['control', file, value] as const),
+      ...cgroups.limits(paths.cgroup, this.#parts.cgroupLimits(limits)).map(([file, value]) => ['control', file, value] as const),
       guardStep(this.id, paths, cgroups, limits.writableBytesMax),
     ])
     this.#writableBytesMax = limits.writableBytesMax
