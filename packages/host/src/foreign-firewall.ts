@@ -41,7 +41,9 @@ export function acceptScript(table: FilterTable, links: string, comment: string)
   const chain = table.chains.some(({ name }) => name === 'DOCKER-USER') ? 'DOCKER-USER' : forward?.policy === 'drop' ? 'FORWARD' : null
   if (chain === null || table.rules.some((rule) => rule.chain === chain && rule.comment === comment)) return ''
   return [
-    `insert rule ip filter ${chain} oifname "${links}" ct state established,related accept comment "${comment}"\n`,
+    // Nothing but interface matches: iptables-nft can not read a table that holds a native `ct` match, and Docker
+    // works through it. Unsolicited packets to a sandbox are dropped by our own table, whose verdict also counts.
+    `insert rule ip filter ${chain} oifname "${links}" accept comment "${comment}"\n`,
     `insert rule ip filter ${chain} iifname "${links}" accept comment "${comment}"\n`,
   ].join('')
 }

@@ -1,10 +1,5 @@
 /** The nftables table of one owner, as text. */
-
-/** Nothing of these is ever public. RFC 6890, RFC 6598 (carrier NAT), RFC 3927 (link-local, cloud metadata). */
-export const BLOCKED_RANGES = [
-  '0.0.0.0/8', '10.0.0.0/8', '100.64.0.0/10', '127.0.0.0/8', '169.254.0.0/16', '172.16.0.0/12', '192.0.0.0/24', '192.0.2.0/24',
-  '192.88.99.0/24', '192.168.0.0/16', '198.18.0.0/15', '198.51.100.0/24', '203.0.113.0/24', '224.0.0.0/4', '240.0.0.0/4',
-] as const
+import { EGRESS_BLOCKED_CIDRS } from '@faas-platform/core'
 
 export interface TableOptions {
   readonly name: string
@@ -38,7 +33,7 @@ table inet ${name} {
     type filter hook forward priority filter - 5; policy accept;
     iifname "${links}" oifname "${links}" drop
     iifname "${links}" jump from_sandbox
-    iifname "${links}" ip daddr { ${BLOCKED_RANGES.join(', ')} } jump refuse
+    iifname "${links}" ip daddr { ${EGRESS_BLOCKED_CIDRS.join(', ')} } jump refuse
     iifname "${links}" accept
     oifname "${links}" ct state established,related accept
     oifname "${links}" drop
