@@ -166,6 +166,7 @@ test('a disk that gets full is told, leaves nothing behind, and the store goes o
   }
 })
 
-afterEach(() => {
-  expect(helpersOf(dir)).toEqual([])
+afterEach(async () => {
+  // A helper ends with its input, a moment after its store was closed.
+  await expect.poll(() => helpersOf(dir), { timeout: 5000, interval: 10 }).toEqual([])
 })
